@@ -1,0 +1,82 @@
+//! What kernel object and agent agree on: names and sizes of the maps, and their version.
+
+/// Goes up with every change to a layout or to a map: pins of another version are never reused.
+pub const VERSION: u32 = 1;
+
+/// Array of one [`crate::policy::Control`].
+pub const CONTROL: &str = "CONTROL";
+/// Array of two [`crate::policy::Policy`].
+pub const POLICIES: &str = "POLICIES";
+/// Array of [`crate::judge::KeyBucket`].
+pub const KEYS: &str = "KEYS";
+/// Array of [`crate::flow::FlowLine`].
+pub const FLOWS: &str = "FLOWS";
+/// Array of [`crate::remedy::Allowance`].
+pub const ALLOWANCES: &str = "ALLOWANCES";
+/// Per-CPU array of [`crate::counter::Counters`]; the index is the interface index modulo [`DEVICE_SLOTS`].
+pub const COUNTERS: &str = "COUNTERS";
+/// Ring buffer of [`crate::event::Event`].
+pub const EVENTS: &str = "EVENTS";
+
+/// All maps that the programs share.
+pub const MAPS: [&str; 7] = [CONTROL, POLICIES, KEYS, FLOWS, ALLOWANCES, COUNTERS, EVENTS];
+
+/// Buckets of seven keys: 8 MiB.
+pub const KEY_BUCKETS: usize = 16_384;
+/// Lines of eight flows: 1 MiB.
+pub const FLOW_LINES: usize = 16_384;
+/// Allowances: 128 KiB.
+pub const ALLOWANCE_SLOTS: usize = 16_384;
+/// Interfaces that are counted apart: 128 KiB for each CPU.
+pub const DEVICE_SLOTS: usize = 256;
+/// Bytes of the ring buffer: some 700 events.
+pub const EVENT_BYTES: usize = 256 * 1_024;
+
+/// The XDP program, for packets that come in.
+pub const PROGRAM_XDP: &str = "dnsguard_xdp";
+/// The TC program for packets that come in.
+pub const PROGRAM_INGRESS: &str = "dnsguard_in";
+/// The TC program for packets that go out.
+pub const PROGRAM_EGRESS: &str = "dnsguard_out";
+
+/// The bucket of `KEYS` in which a key lives.
+#[inline(always)]
+pub const fn key_bucket(key: crate::key::Key) -> u32 {
+    (key.0 >> 32) as u32 & (KEY_BUCKETS as u32 - 1)
+}
+
+/// The line of `FLOWS` in which a flow with this digest lives.
+#[inline(always)]
+pub const fn flow_line(digest: u64) -> u32 {
+    (digest >> 32) as u32 & (FLOW_LINES as u32 - 1)
+}
+
+/// The slot of `ALLOWANCES` for a client and a key, from a digest of both.
+#[inline(always)]
+pub const fn allowance_slot(digest: u64) -> u32 {
+    (digest >> 32) as u32 & (ALLOWANCE_SLOTS as u32 - 1)
+}
+
+/// The slot of `COUNTERS` of an interface.
+#[inline(always)]
+pub const fn device_slot(ifindex: u32) -> u32 {
+    ifindex & (DEVICE_SLOTS as u32 - 1)
+}
+
+/// Lets the agent hand the shared layouts to aya's typed maps.
+#[cfg(feature = "user")]
+mod user {
+    use crate::{counter::Counters, flow::FlowLine, judge::KeyBucket, policy::{Control, Policy}, remedy::Allowance};
+
+    macro_rules! plain_data {
+        ($($type:ty)*) => {
+            $(
+                // SAFETY: `repr(C)` or `repr(transparent)`, made of integers only, without padding, `Copy` and
+                // `'static`: every bit pattern of its length is a value.
+                unsafe impl aya::Pod for $type {}
+            )*
+        };
+    }
+
+    plain_data!(Allowance Control Counters FlowLine KeyBucket Policy);
+}

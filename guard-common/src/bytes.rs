@@ -1,0 +1,82 @@
+//! Reading and writing a packet, whatever holds it.
+//!
+//! Natively a packet is a slice; in the kernel it is a pair of pointers that the verifier watches. Everything that
+//! parses or builds packets is written once against these traits. No access reaches past the end: it is `None`.
+
+/// A packet that can be read at byte offsets counted from its first byte.
+pub trait Bytes {
+    /// The byte at `at`.
+    fn u8(&self, at: usize) -> Option<u8>;
+    /// The two bytes at `at`, in network order.
+    fn be16(&self, at: usize) -> Option<u16>;
+    /// The four bytes at `at`, as they lie in memory: the first byte is the lowest address.
+    fn ne32(&self, at: usize) -> Option<u32>;
+    /// The eight bytes at `at`, the first one least significant.
+    fn le64(&self, at: usize) -> Option<u64>;
+}
+
+/// A packet that can be written in place. Nothing is written when the offset reaches past the end.
+pub trait BytesMut: Bytes {
+    /// Writes one byte.
+    fn put_u8(&mut self, at: usize, value: u8) -> Option<()>;
+    /// Writes two bytes in network order.
+    fn put_be16(&mut self, at: usize, value: u16) -> Option<()>;
+    /// Writes four bytes as they lie in memory.
+    fn put_ne32(&mut self, at: usize, value: u32) -> Option<()>;
+}
+
+fn window<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..)?.first_chunk().copied()
+}
+
+impl Bytes for [u8] {
+    fn u8(&self, at: usize) -> Option<u8> {
+        self.get(at).copied()
+    }
+
+    fn be16(&self, at: usize) -> Option<u16> {
+        window(self, at).map(u16::from_be_bytes)
+    }
+
+    fn ne32(&self, at: usize) -> Option<u32> {
+        window(self, at).map(u32::from_ne_bytes)
+    }
+
+    fn le64(&self, at: usize) -> Option<u64> {
+        window(self, at).map(u64::from_le_bytes)
+    }
+}
+
+impl BytesMut for [u8] {
+    fn put_u8(&mut self, at: usize, value: u8) -> Option<()> {
+        *self.get_mut(at)? = value;
+        Some(())
+    }
+
+    fn put_be16(&mut self, at: usize, value: u16) -> Option<()> {
+        *self.get_mut(at..)?.first_chunk_mut()? = value.to_be_bytes();
+        Some(())
+    }
+
+    fn put_ne32(&mut self, at: usize, value: u32) -> Option<()> {
+        *self.get_mut(at..)?.first_chunk_mut()? = value.to_ne_bytes();
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_read_or_written_past_the_end() {
+        let mut packet = [1u8, 2, 3, 4];
+        let packet = packet.as_mut_slice();
+        assert_eq!(packet.be16(2), Some(0x0304));
+        assert_eq!(packet.be16(3), None);
+        assert_eq!(packet.le64(0), None);
+        assert_eq!(packet.u8(usize::MAX), None);
+        assert_eq!(packet.put_be16(3, 0xffff), None);
+        assert_eq!(packet, [1, 2, 3, 4]);
+    }
+}

@@ -1,0 +1,89 @@
+//! What the kernel counts, for each interface.
+
+use crate::remedy::{Reason, Verdict};
+
+/// Counters of one interface on one CPU; [`Counter`] is the index.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Counters(pub [u64; COUNTERS]);
+
+/// Room for counters: a power of two, so that an index can be masked.
+pub const COUNTERS: usize = 64;
+
+/// A counter that is not an action.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// UDP queries that were read, over IPv4.
+    QueriesV4,
+    /// UDP queries that were read, over IPv6.
+    QueriesV6,
+    /// UDP responses with NOERROR or NXDOMAIN.
+    Answers,
+    /// UDP responses with any other RCODE.
+    Errors,
+    /// TCP segments with payload to or from a DNS port.
+    TcpSegments,
+    /// Passed unread: fragments of UDP datagrams.
+    Fragments,
+    /// Passed unread: headers that contradict themselves.
+    BadHeader,
+    /// Passed unread: a message shorter than it says.
+    ShortMessage,
+    /// Passed unread: an OPCODE other than QUERY.
+    OtherOpcode,
+    /// Passed unread: QDCOUNT other than 1.
+    QuestionCount,
+    /// Passed unread: a name that is compressed or too long.
+    BadName,
+    /// Queries seen again at a client's pace.
+    Retransmits,
+    /// Queries seen already on another interface of the node.
+    SeenElsewhere,
+    /// Queries that went to a server which already had the question.
+    Recirculations,
+    /// Breakers that opened.
+    Trips,
+    /// Breakers that stayed open after a test.
+    Extensions,
+    /// Breakers that closed after an answer.
+    Releases,
+    /// Queries that passed unjudged because every slot of their bucket holds an open breaker.
+    TableFull,
+    /// DNS packets that passed because the agent's lease is over.
+    LeaseOver,
+    /// Events that found the ring buffer full.
+    EventsLost,
+    /// Answers that could not be built; the query was dropped.
+    AnswerFailed,
+}
+
+/// The first counter of the actions: four verdicts times the reasons.
+const FIRST_ACTION: usize = 32;
+
+/// The index of the counter of a verdict other than `Pass` for a reason.
+#[inline(always)]
+pub const fn action_index(verdict: Verdict, reason: Reason) -> usize {
+    FIRST_ACTION + (verdict as usize).wrapping_sub(1) * Reason::ALL.len() + reason as usize
+}
+
+impl Counters {
+    /// The value of a counter.
+    pub const fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+
+    /// The value of the counter of a verdict other than `Pass` for a reason.
+    pub const fn action(&self, verdict: Verdict, reason: Reason) -> u64 {
+        self.0[action_index(verdict, reason)]
+    }
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self([0; COUNTERS])
+    }
+}
+
+const _: () = assert!(Counter::AnswerFailed as usize + 1 <= FIRST_ACTION);
+const _: () = assert!(action_index(Verdict::WouldDrop, Reason::Unanswerable) < COUNTERS);

@@ -1,0 +1,189 @@
+//! Has this very query been seen before, and where?
+//!
+//! A flow is one query of one client socket to one server socket: 5-tuple, DNS ID and key. Seen again on the same
+//! interface at a client's pace it is a retransmit; faster than any client retries it is a hop of a loop; on another
+//! interface it is the same packet on its way through the node.
+//!
+//! The table is a flat array of cache lines of eight entries. An entry is a single word, so that CPUs that race for it
+//! tear nothing: the worst that happens is that one sighting is forgotten.
+
+use crate::time::Ticks;
+
+/// Entries in a line.
+pub const ENTRIES: usize = 8;
+
+/// A cache line of the table, picked by a hash of the flow. An entry is, from its top bit: 32 bits of the flow's
+/// digest, 12 of its place, 20 of the time it was last seen, in units of 8 ticks; 0 is empty.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FlowLine {
+    entries: [u64; ENTRIES],
+}
+
+const TIME_BITS: u32 = 20;
+const TIME_MASK: u32 = (1 << TIME_BITS) - 1;
+const TIME_UNIT_SHIFT: u32 = 3;
+const PLACE_BITS: u32 = 12;
+const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
+
+/// Units (8 ticks) after which a flow is forgotten: 30 s, the time after which no stub resolver still waits.
+const LIFE: u32 = 3_600;
+/// Units within which the same packet crosses all interfaces of a node: 1 s.
+const TRANSIT: u32 = 120;
+
+/// What a look into the table tells.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sighting {
+    /// Not seen before, or answered since.
+    New = 0,
+    /// Seen here before, at a client's pace: not a hop.
+    Retransmit = 1,
+    /// Seen here before, sooner than any client retries.
+    Rapid = 2,
+    /// Seen a moment ago at another place of this node: the same packet, not a hop.
+    Elsewhere = 3,
+}
+
+impl Sighting {
+    /// The sighting of a number; unknown numbers are `New`.
+    #[inline(always)]
+    pub const fn from_u8(number: u8) -> Self {
+        match number {
+            1 => Self::Retransmit,
+            2 => Self::Rapid,
+            3 => Self::Elsewhere,
+            _ => Self::New,
+        }
+    }
+}
+
+/// A hook that a packet passes: interface and direction, folded into 12 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place(u32);
+
+impl Place {
+    /// The place of an interface index and a direction.
+    #[inline(always)]
+    pub const fn new(ifindex: u32, egress: bool) -> Self {
+        Self((ifindex << 1 | egress as u32) & PLACE_MASK)
+    }
+
+    /// The twelve bits.
+    #[inline(always)]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The place of twelve bits.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        Self(number & PLACE_MASK)
+    }
+}
+
+impl FlowLine {
+    /// Notes that the flow passes here now, and tells what was known of it. `rapid_ticks` is the pace below which a
+    /// repeat is no client's.
+    #[inline(always)]
+    pub fn sight(&mut self, digest: u32, place: Place, now: Ticks, rapid_ticks: u32) -> Sighting {
+        let time = (now.0 >> TIME_UNIT_SHIFT) & TIME_MASK;
+        let entry = (digest as u64) << 32 | (place.0 << TIME_BITS | time) as u64;
+        let mut oldest = 0;
+        let mut oldest_age = 0;
+        for slot in 0..ENTRIES {
+            let word = self.entries[slot];
+            let age = time.wrapping_sub(word as u32) & TIME_MASK;
+            if (word >> 32) as u32 == digest && word != 0 && age < LIFE {
+                let same_place = (word as u32) >> TIME_BITS == place.0;
+                if !same_place && age < TRANSIT {
+                    return Sighting::Elsewhere;
+                }
+                self.entries[slot] = entry;
+                return if age << TIME_UNIT_SHIFT < rapid_ticks { Sighting::Rapid } else { Sighting::Retransmit };
+            }
+            let age = if word == 0 { TIME_MASK } else { age };
+            if age >= oldest_age {
+                oldest_age = age;
+                oldest = slot;
+            }
+        }
+        self.entries[oldest & (ENTRIES - 1)] = entry;
+        Sighting::New
+    }
+
+    /// Forgets a flow that got a response, an error as well: whoever asks again after it repeats himself for a reason.
+    #[inline(always)]
+    pub fn settle(&mut self, digest: u32) {
+        for slot in 0..ENTRIES {
+            if (self.entries[slot] >> 32) as u32 == digest {
+                self.entries[slot] = 0;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::ticks_of_ms;
+
+    const HERE: Place = Place::new(2, false);
+    const THERE: Place = Place::new(3, true);
+    const RAPID: u32 = ticks_of_ms(100);
+
+    fn at(ms: u32) -> Ticks {
+        Ticks(0xffff_f000).plus(ticks_of_ms(ms))
+    }
+
+    #[test]
+    fn a_client_retransmit_is_not_rapid() {
+        let mut line = FlowLine::default();
+        assert_eq!(line.sight(7, HERE, at(0), RAPID), Sighting::New);
+        for second in [1, 3, 5, 10] {
+            assert_eq!(line.sight(7, HERE, at(second * 1_000), RAPID), Sighting::Retransmit);
+        }
+    }
+
+    #[test]
+    fn faster_than_any_client_is_rapid() {
+        let mut line = FlowLine::default();
+        line.sight(7, HERE, at(0), RAPID);
+        assert_eq!(line.sight(7, HERE, at(1), RAPID), Sighting::Rapid);
+        assert_eq!(line.sight(7, HERE, at(40), RAPID), Sighting::Rapid);
+    }
+
+    #[test]
+    fn one_packet_on_several_interfaces_is_one_sighting() {
+        let mut line = FlowLine::default();
+        assert_eq!(line.sight(7, HERE, at(0), RAPID), Sighting::New);
+        assert_eq!(line.sight(7, THERE, at(0), RAPID), Sighting::Elsewhere);
+        assert_eq!(line.sight(7, HERE, at(1_500), RAPID), Sighting::Retransmit);
+    }
+
+    #[test]
+    fn a_response_settles_the_flow() {
+        let mut line = FlowLine::default();
+        line.sight(7, HERE, at(0), RAPID);
+        line.settle(7);
+        assert_eq!(line.sight(7, HERE, at(1), RAPID), Sighting::New);
+    }
+
+    #[test]
+    fn a_full_line_forgets_the_oldest_only() {
+        let mut line = FlowLine::default();
+        for digest in 1..=8 {
+            line.sight(digest, HERE, at(digest * 100), RAPID);
+        }
+        assert_eq!(line.sight(9, HERE, at(900), RAPID), Sighting::New);
+        assert_eq!(line.sight(2, HERE, at(1_000), RAPID), Sighting::Retransmit);
+        assert_eq!(line.sight(1, HERE, at(1_100), RAPID), Sighting::New);
+    }
+
+    #[test]
+    fn after_half_a_minute_a_flow_is_new() {
+        let mut line = FlowLine::default();
+        line.sight(7, HERE, at(0), RAPID);
+        assert_eq!(line.sight(7, HERE, at(40_000), RAPID), Sighting::New);
+    }
+}

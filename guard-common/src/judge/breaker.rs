@@ -1,0 +1,155 @@
+//! The breaker of a key.
+//!
+//! ```text
+//!            a loop                 the hold is over
+//!  closed ----------> open (hold) ------------------> test
+//!    ^                  ^                              | |
+//!    |                  '------- no answer in time ----' |
+//!    '------------------------ answered -----------------'
+//! ```
+//!
+//! A hold lasts 1 s and doubles with every test that fails, to 300 s at most (RFC 9520 section 3.2). In a test the key
+//! may go to each server once: that is enough for one query to get its answer, and not enough for a loop.
+
+use super::{Hop, KeyState, NO_RUNG, RUNGS, Rules, Ruling, evidence::Weight};
+use crate::{flow::Sighting, time::Ticks};
+
+/// Phase: queries pass and are weighed. The zero of a fresh state.
+pub(super) const CLOSED: u8 = 0;
+/// Phase: queries are held.
+pub(super) const OPEN: u8 = 1;
+/// Phase: one query is on its way to see whether the loop is still there.
+const TEST: u8 = 2;
+
+/// Holds double this often at the most, whatever the rules: 2^16 times the first.
+const MAX_LEVEL: u8 = 16;
+
+/// What has just changed for a key.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Note {
+    /// Nothing worth telling.
+    #[default]
+    None = 0,
+    /// A hop speaks for a loop, others did before.
+    Suspect = 1,
+    /// A loop: the breaker opened.
+    Trip = 2,
+    /// The test got no answer: the breaker stays open, for twice as long.
+    Extend = 3,
+    /// The test was answered: the breaker closed.
+    Release = 4,
+}
+
+impl Note {
+    /// The note of a number as it stands in an event; unknown numbers are `None`.
+    pub const fn from_u8(number: u8) -> Self {
+        match number {
+            1 => Self::Suspect,
+            2 => Self::Trip,
+            3 => Self::Extend,
+            4 => Self::Release,
+            _ => Self::None,
+        }
+    }
+}
+
+impl KeyState {
+    /// Judges one query of the key.
+    #[inline(always)]
+    pub(super) fn query(&mut self, hop: &Hop, now: Ticks, rules: &Rules) -> Ruling {
+        let idle_ticks = now.since(self.touched);
+        self.touched = now;
+        if self.phase == CLOSED {
+            let recirculated = self.recirculated;
+            let mut ruling = match self.weigh(hop, idle_ticks, now) {
+                Weight::Loop => {
+                    self.level = 0;
+                    self.open(now, rules);
+                    self.hold(Note::Trip, now, rules)
+                }
+                Weight::Suspect => self.ruling(false, Note::Suspect, now, rules),
+                Weight::Nothing => self.ruling(false, Note::None, now, rules),
+            };
+            ruling.recirculates = ruling.recirculated > recirculated;
+            return ruling;
+        }
+        if now.reached(self.until) {
+            // A test that nobody waited for says nothing: a query that comes much later begins another one.
+            let stale = now.since(self.until) > self.hold_ticks(rules);
+            if self.phase == TEST && !stale {
+                self.level = if self.level < MAX_LEVEL { self.level + 1 } else { MAX_LEVEL };
+                self.open(now, rules);
+                self.tested = 1;
+                return self.hold(Note::Extend, now, rules);
+            }
+            self.phase = TEST;
+            self.until = now.plus(rules.test_ticks);
+            self.tested = 1;
+            self.visited = 0;
+        }
+        if self.phase == TEST && self.admits(hop) {
+            return self.ruling(false, Note::None, now, rules);
+        }
+        self.hold(Note::None, now, rules)
+    }
+
+    /// Takes note of a response that settles the key.
+    #[inline(always)]
+    pub(super) fn answered(&mut self, now: Ticks, rules: &Rules) -> Option<Ruling> {
+        if self.phase == CLOSED {
+            self.forget_hops();
+            return None;
+        }
+        // An answer to something that was under way before the breaker opened does not prove that the loop is gone.
+        if self.tested == 0 {
+            return None;
+        }
+        let ruling = self.ruling(false, Note::Release, now, rules);
+        self.touched = now;
+        self.phase = CLOSED;
+        self.level = 0;
+        self.forget_hops();
+        Some(ruling)
+    }
+
+    /// Ticks of the present hold.
+    #[inline(always)]
+    pub(super) fn hold_ticks(&self, rules: &Rules) -> u32 {
+        let doubled = (rules.hold_ticks as u64) << (self.level & 31);
+        if doubled < rules.hold_max_ticks as u64 { doubled as u32 } else { rules.hold_max_ticks }
+    }
+
+    #[inline(always)]
+    fn open(&mut self, now: Ticks, rules: &Rules) {
+        self.phase = OPEN;
+        self.until = now.plus(self.hold_ticks(rules));
+        self.held = 0;
+        self.tested = 0;
+    }
+
+    #[inline(always)]
+    fn hold(&mut self, note: Note, now: Ticks, rules: &Rules) -> Ruling {
+        self.held = self.held.saturating_add(1);
+        self.ruling(true, note, now, rules)
+    }
+
+    /// Whether the test may include this hop: each server is asked once, and a client may ask again.
+    #[inline(always)]
+    fn admits(&mut self, hop: &Hop) -> bool {
+        if matches!(hop.sighting, Sighting::Elsewhere) {
+            return true;
+        }
+        let rung = self.rung_of(hop);
+        if rung.index == NO_RUNG || rung.index as usize >= RUNGS {
+            return false;
+        }
+        let bit = 1 << rung.index;
+        if self.visited & bit != 0 {
+            return matches!(hop.sighting, Sighting::Retransmit) && rung.same_socket;
+        }
+        self.visited |= bit;
+        self.note_rung(hop, rung.index);
+        true
+    }
+}

@@ -1,0 +1,107 @@
+//! Where the keys live: a flat array of buckets, each a lock, seven tags, and seven states.
+
+use super::{Hop, KeyState, Rules, Ruling};
+use crate::{key::Key, time::Ticks};
+
+/// Keys in a bucket.
+pub const SLOTS: usize = 7;
+
+/// Ticks after which a breaker that nobody asks for any more gives up its slot: 10 min, twice the longest hold.
+const RETIRE_TICKS: u32 = 572_205;
+
+/// The kernel's spin lock; it knows the type by this name (`include/uapi/linux/bpf.h`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct bpf_spin_lock {
+    val: u32,
+}
+
+/// Keys whose hash falls into the same place: 64 bytes of lock and tags, then 64 bytes a key. Whoever calls
+/// [`KeyBucket::query`] or [`KeyBucket::answered`] holds the lock.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeyBucket {
+    /// The lock.
+    pub lock: bpf_spin_lock,
+    /// The slot that was picked last.
+    picked: u32,
+    tags: [Key; SLOTS],
+    states: [KeyState; SLOTS],
+}
+
+const _: () = assert!(size_of::<KeyBucket>() == 512);
+
+impl KeyBucket {
+    /// Judges one query of `key`. `None` when every slot is taken by an open breaker: the query passes.
+    #[inline(always)]
+    pub fn query(&mut self, key: Key, hop: &Hop, now: Ticks, rules: &Rules) -> Option<Ruling> {
+        let slot = match self.find(key) {
+            Some(slot) => slot,
+            None => self.claim(key, now)?,
+        };
+        Some(self.picked(slot)?.query(hop, now, rules))
+    }
+
+    /// Takes note of an answer (NOERROR, NXDOMAIN) for `key`. A ruling is returned when it closed a breaker.
+    #[inline(always)]
+    pub fn answered(&mut self, key: Key, now: Ticks, rules: &Rules) -> Option<Ruling> {
+        let slot = self.find(key)?;
+        self.picked(slot)?.answered(now, rules)
+    }
+
+    /// What is known of `key`.
+    pub fn state(&self, key: Key) -> Option<&KeyState> {
+        self.states.get(self.find(key)?)
+    }
+
+    /// The state in a slot. The number goes through memory that the kernel's verifier does not follow: it would check
+    /// everything that comes after once for each slot.
+    #[inline(always)]
+    fn picked(&mut self, slot: usize) -> Option<&mut KeyState> {
+        self.picked = slot as u32;
+        let this = core::hint::black_box(self);
+        this.states.get_mut(this.picked as usize)
+    }
+
+    #[inline(always)]
+    fn find(&self, key: Key) -> Option<usize> {
+        let mut found = SLOTS;
+        for slot in 0..SLOTS {
+            if self.tags[slot] == key {
+                found = slot;
+            }
+        }
+        if found < SLOTS { Some(found) } else { None }
+    }
+
+    /// Gives `key` an empty slot, else that of the key that was quiet for longest; suspects count as eight times as
+    /// recent, and open breakers are kept.
+    #[inline(always)]
+    fn claim(&mut self, key: Key, now: Ticks) -> Option<usize> {
+        let mut victim = SLOTS;
+        let mut quiet = 0;
+        for slot in 0..SLOTS {
+            let state = &self.states[slot];
+            let idle = now.since(state.touched);
+            let worth = if self.tags[slot] == Key::default() {
+                u32::MAX
+            } else if state.is_open() {
+                if idle > RETIRE_TICKS { idle } else { 0 }
+            } else if state.scores.is_suspect() {
+                (idle >> 3) + 1
+            } else {
+                idle + 1
+            };
+            if worth > quiet {
+                quiet = worth;
+                victim = slot;
+            }
+        }
+        let state = self.states.get_mut(victim)?;
+        *state = KeyState { touched: now, since: now, ..KeyState::default() };
+        if victim < SLOTS {
+            self.tags[victim] = key;
+        }
+        Some(victim)
+    }
+}

@@ -1,0 +1,250 @@
+//! What speaks for a loop, hop by hop.
+//!
+//! A *recirculation* is a hop to a server that already has the question, after the question has been elsewhere in
+//! between. A herd of clients behind a forwarder that does not merge equal queries looks the same, so a recirculation
+//! counts only with one of these beside it:
+//!
+//! | evidence | what a loop does | and what load does |
+//! |---|---|---|
+//! | pace | the same 5-tuple and ID again within milliseconds, at every rung | one rung repeats; its client is new or slow |
+//! | identity | goes up the ladder with the ID of a lower rung | every client brings its own ID |
+//! | direction | comes from a server that is itself waiting | clients are not servers |
+//! | ladder | one host: the rungs take strict turns, in no time | clients come in bursts, or with pauses |
+//!
+//! Each has a score that leaks 20 points a second; a score of [`TRIP`] is a loop.
+
+use super::{Hop, KeyState, NO_RUNG, RUNGS, Rung};
+use crate::{flow::Sighting, time::Ticks};
+
+/// The score at which a key is taken for a loop.
+const TRIP: u8 = 24;
+/// The score from which on the hops are worth telling.
+const SUSPECT: u8 = 12;
+/// Ticks in which a score loses one point: 50 ms.
+const LEAK_TICKS: u32 = 48;
+/// Ticks after which hops that nobody answered no longer count: 10 s, when dnsmasq gives up on a query as well.
+const FORGET_TICKS: u32 = 9_537;
+/// Ticks between two hops of a single circulating query at the most.
+const TURN_TICKS: u32 = 8;
+
+/// Eight hops at a pace no client has.
+const PACE_POINTS: u8 = 3;
+/// A hop at a client's pace: there is inflow, so repeats further down are no wonder.
+const PACE_RELIEF: u8 = 12;
+/// Six hops that carry an ID up the ladder, or that come from a waiting server; in a pair that is every other hop.
+const ECHO_POINTS: u8 = 4;
+/// Twenty-four turns.
+const TURN_POINTS: u8 = 1;
+const TURN_RELIEF: u8 = 4;
+
+/// Why a key is taken for a loop.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Evidence {
+    /// It is not.
+    #[default]
+    None = 0,
+    /// The same 5-tuple and ID came round faster than any client retries, at every server.
+    Pace = 1,
+    /// The ID of a query to one server came back in a query to a server that had the question before it.
+    Identity = 2,
+    /// The query came from a server that was itself waiting for the answer.
+    Direction = 3,
+    /// On one host: servers took turns without a pause.
+    Ladder = 4,
+}
+
+impl Evidence {
+    /// The evidence of a number as it stands in an event; unknown numbers are `None`.
+    #[inline(always)]
+    pub const fn from_u8(number: u8) -> Self {
+        match number {
+            1 => Self::Pace,
+            2 => Self::Identity,
+            3 => Self::Direction,
+            4 => Self::Ladder,
+            _ => Self::None,
+        }
+    }
+
+    /// Its word in events, metrics and messages.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Pace => "pace",
+            Self::Identity => "identity",
+            Self::Direction => "direction",
+            Self::Ladder => "ladder",
+        }
+    }
+}
+
+/// The leaking scores.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Scores {
+    pace: u8,
+    /// Identity and direction.
+    echo: u8,
+    ladder: u8,
+}
+
+/// What a hop adds up to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weight {
+    Nothing,
+    Suspect,
+    Loop,
+}
+
+impl KeyState {
+    /// Weighs one more hop of a key whose breaker is closed.
+    #[inline(always)]
+    pub(super) fn weigh(&mut self, hop: &Hop, idle_ticks: u32, now: Ticks) -> Weight {
+        if self.hops == 0 || idle_ticks > FORGET_TICKS {
+            self.forget_hops();
+        }
+        self.scores.leak(idle_ticks);
+        if !self.scores.is_suspect() {
+            self.since = now;
+        }
+        if matches!(hop.sighting, Sighting::Elsewhere) {
+            return Weight::Nothing;
+        }
+
+        let rung = self.rung_of(hop);
+        let retransmit = matches!(hop.sighting, Sighting::Retransmit);
+        let rapid = matches!(hop.sighting, Sighting::Rapid);
+        let known = rung.known;
+        let turned = self.last_rung != rung.index;
+        let recirculates = known && turned && !retransmit;
+        if !retransmit {
+            self.hops = self.hops.saturating_add(1);
+        }
+        if recirculates || rapid {
+            self.recirculated = self.recirculated.saturating_add(1);
+        }
+
+        let mut found = Evidence::None;
+        if !rapid {
+            self.scores.pace = self.scores.pace.saturating_sub(PACE_RELIEF);
+        } else if recirculates {
+            self.scores.pace = self.scores.pace.saturating_add(PACE_POINTS);
+            found = Evidence::Pace;
+        }
+        if recirculates && !rapid {
+            let echo = self.echo(hop, rung.index);
+            if !matches!(echo, Evidence::None) {
+                self.scores.echo = self.scores.echo.saturating_add(ECHO_POINTS);
+                found = echo;
+            } else if hop.same_host && (idle_ticks <= TURN_TICKS || rung.same_socket) {
+                self.scores.ladder = self.scores.ladder.saturating_add(TURN_POINTS);
+                found = Evidence::Ladder;
+            }
+        }
+        if known && !turned && !rung.same_socket || retransmit {
+            self.scores.ladder = self.scores.ladder.saturating_sub(TURN_RELIEF);
+        }
+        self.last_rung = rung.index;
+        self.note_rung(hop, rung.index);
+
+        if matches!(found, Evidence::None) {
+            return Weight::Nothing;
+        }
+        self.evidence = found as u8;
+        match self.scores.highest() {
+            TRIP.. => Weight::Loop,
+            SUSPECT.. => Weight::Suspect,
+            _ => Weight::Nothing,
+        }
+    }
+
+    /// Whether the hop to this rung brings back what an earlier hop took away.
+    #[inline(always)]
+    fn echo(&self, hop: &Hop, index: u8) -> Evidence {
+        let mut found = Evidence::None;
+        for other in 0..RUNGS {
+            if other as u8 >= self.rung_count || other as u8 == index {
+                continue;
+            }
+            let Rung { address, id, .. } = self.rungs[other];
+            if !hop.same_host && address == hop.client.address {
+                found = Evidence::Direction;
+            } else if other as u8 > index && id == hop.id {
+                found = Evidence::Identity;
+            }
+        }
+        found
+    }
+
+    #[inline(always)]
+    pub(super) fn rung_of(&self, hop: &Hop) -> Position {
+        let mut position = Position { index: self.rung_count, known: false, same_socket: false };
+        if self.rung_count as usize >= RUNGS {
+            position.index = NO_RUNG;
+        }
+        for index in 0..RUNGS {
+            let Rung { address, port, socket, .. } = self.rungs[index];
+            if (index as u8) < self.rung_count && address == hop.server.address && port == hop.server.port {
+                position = Position { index: index as u8, known: true, same_socket: socket == folded(hop) };
+            }
+        }
+        position
+    }
+
+    /// Remembers the hop at its rung, as a new rung if there is room.
+    #[inline(always)]
+    pub(super) fn note_rung(&mut self, hop: &Hop, index: u8) {
+        let Some(rung) = self.rungs.get_mut(index as usize) else { return };
+        *rung = Rung { address: hop.server.address, port: hop.server.port, id: hop.id, socket: folded(hop) };
+        if index >= self.rung_count {
+            self.rung_count = index + 1;
+        }
+    }
+}
+
+/// Where on the ladder a hop goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Position {
+    /// The rung, or where it would be added, or `NO_RUNG`.
+    pub(super) index: u8,
+    /// Whether this server has been asked before.
+    pub(super) known: bool,
+    /// Whether by the same socket.
+    pub(super) same_socket: bool,
+}
+
+impl Scores {
+    #[inline(always)]
+    fn leak(&mut self, idle_ticks: u32) {
+        let points = idle_ticks / LEAK_TICKS;
+        let points = if points > u8::MAX as u32 { u8::MAX } else { points as u8 };
+        self.pace = self.pace.saturating_sub(points);
+        self.echo = self.echo.saturating_sub(points);
+        self.ladder = self.ladder.saturating_sub(points);
+    }
+
+    #[inline(always)]
+    const fn highest(&self) -> u8 {
+        let mut highest = self.pace;
+        if self.echo > highest {
+            highest = self.echo;
+        }
+        if self.ladder > highest {
+            highest = self.ladder;
+        }
+        highest
+    }
+
+    /// Whether anything speaks for a loop.
+    #[inline(always)]
+    pub(super) const fn is_suspect(&self) -> bool {
+        self.highest() != 0
+    }
+}
+
+/// The socket that a hop comes from, in 16 bits.
+#[inline(always)]
+const fn folded(hop: &Hop) -> u16 {
+    hop.client.address.rotate_left(5).wrapping_add(hop.client.port)
+}

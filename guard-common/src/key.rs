@@ -1,0 +1,137 @@
+//! The key of a question: its name in lower case, its type and its class, hashed with a per-boot secret.
+//!
+//! The name is hashed over its wire form, sixteen bytes a step. DNS compares names without regard to ASCII case (RFC
+//! 4343); folding the wire form folds no length byte, because those are at most 63 and `A` is 65.
+
+use crate::{bytes::Bytes, question::Question};
+
+/// What whoever does not hold it cannot aim collisions without. Drawn once per boot.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Secret(pub [u64; 4]);
+
+impl Secret {
+    /// Mixes two words by a multiplication, both halves of which count.
+    ///
+    /// This is the 128-bit product folded to 64 bits, but for the carries into its upper half: put together from 32-bit
+    /// limbs, because the kernel's multiply has no upper half, and without those carries, because LLVM would take the
+    /// exact form for a 128-bit multiply and look for a library function that a kernel object has not got.
+    #[inline(always)]
+    pub const fn mix(&self, a: u64, b: u64) -> u64 {
+        const LOW: u64 = 0xffff_ffff;
+        let (a1, a0, b1, b0) = (a >> 32, a & LOW, b >> 32, b & LOW);
+        let cross = a1.wrapping_mul(b0).wrapping_add(a0.wrapping_mul(b1));
+        let high = a1.wrapping_mul(b1).wrapping_add(cross >> 32);
+        high ^ a.wrapping_mul(b) ^ self.0[3]
+    }
+}
+
+/// 64 bits that stand for (qname, qtype, qclass); never 0, which marks an empty slot.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Key(pub u64);
+
+impl Key {
+    /// Hashes the question that lies in `packet`. `None` if the packet is shorter than the question says.
+    #[inline(always)]
+    pub fn of<B: Bytes + ?Sized>(packet: &B, question: &Question, secret: &Secret) -> Option<Self> {
+        let [first, second, third, fourth] = secret.0;
+        let length = question.name_len;
+        let end = question.name_at + length;
+        let mut hash = first;
+        for block in 0..15 {
+            if (block + 1) * 16 > length {
+                break;
+            }
+            let at = question.name_at + block * 16;
+            hash = secret.mix(fold_case(packet.le64(at)?) ^ second, fold_case(packet.le64(at + 8)?) ^ hash);
+        }
+        // The last sixteen bytes end where the name ends. They overlap the last block, and for a short name they reach
+        // back into the twenty bytes of UDP and DNS header in front of it: those are shifted out.
+        let high = packet.le64(end - 8)? >> (8_usize.saturating_sub(length) * 8);
+        let low = packet.le64(end - 16)?.unbounded_shr(16_usize.saturating_sub(length) as u32 * 8);
+        hash = secret.mix(fold_case(low) ^ second, fold_case(high) ^ hash);
+        let rest = (length as u64) << 32 | (question.qtype as u64) << 16 | question.qclass as u64;
+        hash = secret.mix(hash ^ third, rest ^ fourth);
+        Some(Self(if hash == 0 { 1 } else { hash }))
+    }
+}
+
+/// Turns every ASCII capital of the eight bytes into its small letter.
+#[inline(always)]
+pub const fn fold_case(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let seven_bits = word & (ONES * 0x7f);
+    let from_a = seven_bits + ONES * (0x80 - b'A' as u64);
+    let past_z = seven_bits + ONES * (0x7f - b'Z' as u64);
+    let capitals = (from_a ^ past_z) & !word & (ONES * 0x80);
+    word | capitals >> 2
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECRET: Secret = Secret([0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321, 0x5555_aaaa_3333_cccc, 0x77]);
+
+    /// A packet of 20 header bytes and this wire name, and its key.
+    fn key(name: &[u8], qtype: u16) -> Key {
+        let mut packet = std::vec![0xee_u8; 20];
+        packet.extend_from_slice(name);
+        let question = Question { name_at: 20, name_len: name.len(), qtype, qclass: 1 };
+        Key::of(packet.as_slice(), &question, &SECRET).unwrap()
+    }
+
+    #[test]
+    fn every_bit_of_either_word_changes_about_half_of_the_mix() {
+        let (a, b) = (0xdead_beef_0bad_cafe, 0x0123_4567_89ab_cdef);
+        for bit in 0..64 {
+            for mixed in [SECRET.mix(a ^ 1 << bit, b), SECRET.mix(a, b ^ 1 << bit)] {
+                let changed = (mixed ^ SECRET.mix(a, b)).count_ones();
+                assert!((10..=54).contains(&changed), "bit {bit} changes {changed}");
+            }
+        }
+    }
+
+    #[test]
+    fn types_whose_bytes_look_like_letters_stay_apart() {
+        assert_ne!(key(b"\x01a\0", 65), key(b"\x01a\0", 97));
+        assert_ne!(key(b"\0", 1), key(b"\0", 2));
+    }
+
+    #[test]
+    fn what_lies_in_front_of_a_short_name_does_not_count() {
+        for length in 1..40_usize {
+            let mut one = std::vec![0x11_u8; 20 + length];
+            let mut other = std::vec![0x22_u8; 20 + length];
+            one[20..].fill(7);
+            other[20..].fill(7);
+            let question = Question { name_at: 20, name_len: length, qtype: 1, qclass: 1 };
+            let of = |packet: &[u8]| Key::of(packet, &question, &SECRET).unwrap();
+            assert_eq!(of(&one), of(&other), "length {length}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn case_does_not_matter_and_anything_else_does(
+            name in proptest::collection::vec(any::<u8>(), 1..256),
+            at in any::<proptest::sample::Index>(),
+            flip in 1..=255_u8,
+        ) {
+            let mut shouted = name.clone();
+            shouted.make_ascii_uppercase();
+            prop_assert_eq!(key(&name, 1), key(&shouted, 1));
+            let mut other = name.clone();
+            other[at.index(name.len())] ^= flip;
+            prop_assert_eq!(key(&name, 1) == key(&other, 1), name.eq_ignore_ascii_case(&other));
+        }
+
+        #[test]
+        fn folding_is_to_ascii_lowercase(word in any::<[u8; 8]>()) {
+            prop_assert_eq!(fold_case(u64::from_le_bytes(word)).to_le_bytes(), word.map(|b| b.to_ascii_lowercase()));
+        }
+    }
+}

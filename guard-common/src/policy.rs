@@ -1,0 +1,170 @@
+//! The operator's policy in the form in which the kernel reads it.
+//!
+//! The agent writes a whole [`Policy`] into the slot of `POLICIES` that is not in use, then switches
+//! [`Control::active`]: a packet is judged by one policy or by the other, never by half of one.
+
+use crate::{
+    address::{Address, Prefix},
+    judge::Rules,
+    key::Secret,
+};
+
+/// Address ranges that a policy can trust.
+pub const MAX_TRUSTED: usize = 32;
+/// Words of the port set.
+const PORT_WORDS: usize = 65_536 / 64;
+
+/// Watch, or act.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Detect and count; touch no packet.
+    #[default]
+    Observe = 0,
+    /// Answer or drop what is held.
+    Enforce = 1,
+}
+
+/// What happens to a held query.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Action {
+    /// It is answered in place with [`Policy::rcode`].
+    #[default]
+    Answer = 0,
+    /// It is dropped in silence.
+    Drop = 1,
+}
+
+/// One policy, whole. Plain data: every bit pattern of the right length is a value (modes and actions that are
+/// unknown read as the first).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    mode: u32,
+    action: u32,
+    /// RCODE of an answer: 2 SERVFAIL, 3 NXDOMAIN, 5 REFUSED.
+    pub rcode: u32,
+    /// A repeat of the same query within fewer ticks is no client's.
+    pub rapid_ticks: u32,
+    /// The times of the breaker.
+    pub rules: Rules,
+    /// Answers that one client gets in one hold; after that, silence.
+    pub answers_per_client: u32,
+    /// Answers that all clients together get in one hold.
+    pub answers_per_hold: u32,
+    trusted_len: u32,
+    trusted: [Prefix; MAX_TRUSTED],
+    ports: [u64; PORT_WORDS],
+}
+
+impl Policy {
+    /// A policy without ports, which looks at nothing, and without trusted ranges, which answers nobody.
+    pub const fn new(mode: Mode, action: Action, rules: Rules) -> Self {
+        Self {
+            mode: mode as u32,
+            action: action as u32,
+            rcode: 2,
+            rapid_ticks: 0,
+            rules,
+            answers_per_client: 0,
+            answers_per_hold: 0,
+            trusted_len: 0,
+            trusted: [Prefix::new([0; 16], 128); MAX_TRUSTED],
+            ports: [0; PORT_WORDS],
+        }
+    }
+
+    /// Watch, or act.
+    #[inline(always)]
+    pub const fn mode(&self) -> Mode {
+        if self.mode == Mode::Enforce as u32 { Mode::Enforce } else { Mode::Observe }
+    }
+
+    /// What happens to a held query.
+    #[inline(always)]
+    pub const fn action(&self) -> Action {
+        if self.action == Action::Drop as u32 { Action::Drop } else { Action::Answer }
+    }
+
+    /// Adds a port on which DNS is spoken.
+    pub const fn add_port(&mut self, port: u16) {
+        self.ports[port as usize / 64] |= 1 << (port % 64);
+    }
+
+    /// Whether DNS is spoken on this port.
+    #[inline(always)]
+    pub const fn has_port(&self, port: u16) -> bool {
+        self.ports[port as usize / 64] >> (port % 64) & 1 != 0
+    }
+
+    /// Adds a range whose addresses get answers. False if there is no room for it.
+    pub fn trust(&mut self, prefix: Prefix) -> bool {
+        let Some(slot) = self.trusted.get_mut(self.trusted_len as usize) else { return false };
+        *slot = prefix;
+        self.trusted_len += 1;
+        true
+    }
+
+    /// Whether this address gets answers.
+    #[inline(always)]
+    pub fn trusts(&self, address: &Address) -> bool {
+        for index in 0..MAX_TRUSTED {
+            if index as u32 >= self.trusted_len {
+                break;
+            }
+            if self.trusted[index].contains(address) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// What the kernel reads first for every DNS packet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Control {
+    /// Nanoseconds of the monotonic clock until which the policy holds. The agent moves it on while it lives; once it
+    /// is over, everything passes.
+    pub lease_until_ns: u64,
+    /// The slot of `POLICIES` that is in use: 0 or 1.
+    pub active: u32,
+    /// Counts the policies that have been put in force.
+    pub generation: u32,
+    /// Drawn when the maps are made; the keys in the tables mean nothing without it.
+    pub secret: Secret,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy() -> Policy {
+        Policy::new(Mode::Observe, Action::Answer, Rules { hold_ticks: 1, hold_max_ticks: 1, test_ticks: 1 })
+    }
+
+    #[test]
+    fn ports_are_a_set() {
+        let mut policy = policy();
+        policy.add_port(53);
+        policy.add_port(65_535);
+        assert!(policy.has_port(53) && policy.has_port(65_535));
+        assert!(!policy.has_port(0) && !policy.has_port(52) && !policy.has_port(54) && !policy.has_port(117));
+    }
+
+    #[test]
+    fn a_fresh_policy_trusts_nobody() {
+        assert!(!policy().trusts(&Address::default()));
+    }
+
+    #[test]
+    fn ranges_beyond_the_last_slot_are_refused() {
+        let mut policy = policy();
+        for _ in 0..MAX_TRUSTED {
+            assert!(policy.trust(Prefix::new([9; 16], 128)));
+        }
+        assert!(!policy.trust(Prefix::new([0; 16], 0)));
+        assert!(!policy.trusts(&Address::default()));
+    }
+}

@@ -1,0 +1,90 @@
+//! The maps. Layouts and sizes are declared in `guard_common::abi`; the agent pins them by these names.
+
+use core::arch::asm;
+
+use aya_ebpf::{
+    btf_maps::{Array, PerCpuArray, RingBuf},
+    macros::btf_map,
+};
+use guard_common::{
+    abi::{ALLOWANCE_SLOTS, DEVICE_SLOTS, EVENT_BYTES, FLOW_LINES, KEY_BUCKETS},
+    counter::{COUNTERS as COUNTER_ROOM, Counter, Counters},
+    event::Event,
+    flow::FlowLine,
+    judge::{KeyBucket, Note, Ruling},
+    policy::{Control, Policy},
+    remedy::Allowance,
+};
+
+/// What is read first.
+#[btf_map]
+pub(crate) static CONTROL: Array<Control, 1> = Array::new();
+
+/// The policy in force and the one before or after it.
+#[btf_map]
+pub(crate) static POLICIES: Array<Policy, 2> = Array::new();
+
+/// What the judge remembers of keys.
+#[btf_map]
+pub(crate) static KEYS: Array<KeyBucket, KEY_BUCKETS> = Array::new();
+
+/// Queries seen lately.
+#[btf_map]
+pub(crate) static FLOWS: Array<FlowLine, FLOW_LINES> = Array::new();
+
+/// Answers given lately.
+#[btf_map]
+pub(crate) static ALLOWANCES: Array<Allowance, ALLOWANCE_SLOTS> = Array::new();
+
+/// Counters for each interface.
+#[btf_map]
+pub(crate) static COUNTERS: PerCpuArray<Counters, DEVICE_SLOTS> = PerCpuArray::new();
+
+/// News for the agent.
+#[btf_map]
+pub(crate) static EVENTS: RingBuf<Event, EVENT_BYTES> = RingBuf::new();
+
+/// The counters of one interface on this CPU.
+#[derive(Clone, Copy)]
+pub(crate) struct DeviceCounters(*mut Counters);
+
+impl DeviceCounters {
+    #[inline(always)]
+    pub(crate) fn of(ifindex: u32) -> Option<Self> {
+        COUNTERS.get_ptr_mut(guard_common::abi::device_slot(ifindex)).map(Self)
+    }
+
+    /// Adds one to a counter.
+    #[inline(always)]
+    pub(crate) fn count(self, counter: Counter) {
+        self.count_at(counter as usize);
+    }
+
+    /// Counts what a ruling tells.
+    #[inline(always)]
+    pub(crate) fn count_ruling(self, ruling: &Ruling) {
+        if ruling.recirculates {
+            self.count(Counter::Recirculations);
+        }
+        match ruling.note {
+            Note::Trip => self.count(Counter::Trips),
+            Note::Extend => self.count(Counter::Extensions),
+            Note::Release => self.count(Counter::Releases),
+            Note::None | Note::Suspect => {}
+        }
+    }
+
+    /// Adds one to the counter at an index.
+    #[inline(always)]
+    pub(crate) fn count_at(self, index: usize) {
+        let mut index = index;
+        // SAFETY: the pointer is that of a live per-CPU slot, the index is masked to its room (where the optimiser, who
+        // knows that it is small, cannot leave the mask out: the verifier does not know), and nothing else runs on this
+        // CPU between the read and the write but, at worst, a program at another hook, which loses one count.
+        unsafe {
+            asm!("{0} &= {1}", inout(reg) index, const COUNTER_ROOM - 1, options(pure, nomem, nostack));
+            let counter = (&raw mut (*self.0).0).cast::<u64>().add(index);
+            *counter = (*counter).wrapping_add(1);
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The command line: what can be typed, and what the help says of it.
+//!
+//! Flags are parsed into the types that the configuration is made of, so that a flag and its key in the file refuse the
+//! same values for the same reasons.
+
+use std::path::PathBuf;
+
+use clap::{
+    ArgAction, Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use guard_common::policy::Mode;
+
+use crate::config::{self, DEFAULT_PIN_DIR};
+
+/// What every help text ends with.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed: the message says what, on what, and what to do next
+  2  bad usage or bad configuration: nothing was touched";
+
+const ABOUT: &str = "\
+Cuts DNS query loops in the kernel and tells which hops form them.
+
+dnsguard reads DNS headers at the network interfaces. When a query goes round between forwarders it answers or drops \
+that one query, and every other name keeps resolving. It watches before it acts: without --mode enforce it detects and \
+counts, and touches no packet.";
+
+const ABOUT_EXAMPLES: &str = "\
+Examples:
+  dnsguard run                                           watch the loopback interface
+  dnsguard run --interface lo --mode enforce             cut loops on it
+  dnsguard check-config /etc/dnsguard/dnsguard.toml      is the file right?
+  dnsguard detach --all                                  take everything out of the kernel";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  dnsguard run --config /etc/dnsguard/dnsguard.toml
+  dnsguard run --interface lo --interface eth0 --mode enforce
+  dnsguard run --events jsonl | jq 'select(.event == \"trip\")'
+
+Stop it with SIGTERM or Ctrl-C: it detaches and leaves nothing behind. If it is killed, the last policy stays in force \
+until its lease (30 s) is over; from then on everything passes.";
+
+const CHECK_EXAMPLE: &str = "\
+Example:
+  dnsguard check-config /etc/dnsguard/dnsguard.toml && systemctl restart dnsguard";
+
+const DETACH_EXAMPLE: &str = "\
+Example:
+  dnsguard detach --all
+
+This is the panic button: it needs neither a running agent nor a configuration file.";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "dnsguard", version, about = ABOUT, after_help = help([ABOUT_EXAMPLES, EXIT_CODES]))]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What dnsguard can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Load the guard, attach it, and watch until told to stop.
+    #[command(after_help = help([RUN_EXAMPLES, EXIT_CODES]))]
+    Run(Run),
+    /// Say whether a configuration file is right, and if not, where and why.
+    #[command(after_help = help([CHECK_EXAMPLE, EXIT_CODES]))]
+    CheckConfig(CheckConfig),
+    /// Remove every trace of the guard from the kernel, also when the agent is dead.
+    #[command(after_help = help([DETACH_EXAMPLE, EXIT_CODES]))]
+    Detach(Detach),
+}
+
+/// `dnsguard run`
+#[derive(Args, Debug)]
+pub(crate) struct Run {
+    /// Configuration file (TOML). Without it every key has its default.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Interface to guard; can be given several times. Replaces the list of the configuration file.
+    #[arg(long = "interface", value_name = "NAME", value_parser = config::interface_name)]
+    pub(crate) interfaces: Vec<String>,
+    /// observe: detect and count, touch no packet; enforce: answer or drop what is held. Wins over the file.
+    #[arg(long, value_name = "MODE", value_parser = mode_parser())]
+    pub(crate) mode: Option<Mode>,
+    /// Where events go: lines of the log, JSON lines on standard output, or nowhere.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = EventFormat::Text)]
+    pub(crate) events: EventFormat,
+    /// Kernel object to load instead of the one that is built in.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) object: Option<PathBuf>,
+    /// Directory for pinned maps and links, on a BPF file system. Wins over the file.
+    #[arg(long, value_name = "DIR", value_parser = config::pin_dir)]
+    pub(crate) pin_dir: Option<PathBuf>,
+}
+
+/// `dnsguard check-config`
+#[derive(Args, Debug)]
+pub(crate) struct CheckConfig {
+    /// Configuration file (TOML).
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+/// `dnsguard detach`
+#[derive(Args, Debug)]
+pub(crate) struct Detach {
+    /// Yes, everything: programs, links, filters, pinned maps.
+    #[arg(long, required = true, action = ArgAction::SetTrue)]
+    pub(crate) all: bool,
+    /// Directory in which the agent pinned its maps and links.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_PIN_DIR, value_parser = config::pin_dir)]
+    pub(crate) pin_dir: PathBuf,
+}
+
+/// Where events go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EventFormat {
+    /// Readable lines of the log.
+    Text,
+    /// One JSON object a line on standard output.
+    Jsonl,
+    /// Nowhere; metrics only.
+    Off,
+}
+
+fn mode_parser() -> impl TypedValueParser<Value = Mode> {
+    PossibleValuesParser::new(config::MODES.map(|(word, _)| word)).map(|word| {
+        config::MODES
+            .iter()
+            .find(|(known, _)| *known == word)
+            .map_or(Mode::Observe, |(_, mode)| *mode)
+    })
+}
+
+fn help<const N: usize>(parts: [&str; N]) -> String {
+    parts.join("\n\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::{CommandFactory, error::ErrorKind};
+
+    use super::*;
+
+    fn run(arguments: &[&str]) -> Result<Run, clap::Error> {
+        let words = ["dnsguard", "run"].iter().chain(arguments);
+        match Cli::try_parse_from(words)?.command {
+            Command::Run(run) => Ok(run),
+            other => panic!("{other:?} is not run"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_flags_nothing_is_overridden() {
+        let run = run(&[]).unwrap();
+        assert_eq!(
+            (run.config, run.mode, run.pin_dir, run.object),
+            (None, None, None, None)
+        );
+        assert!(run.interfaces.is_empty());
+        assert_eq!(run.events, EventFormat::Text);
+    }
+
+    #[test]
+    fn flags_are_read_into_their_types() {
+        let run = run(&[
+            "--interface",
+            "lo",
+            "--interface",
+            "eth0",
+            "--mode",
+            "enforce",
+            "--events",
+            "jsonl",
+        ])
+        .unwrap();
+        assert_eq!(run.interfaces, ["lo", "eth0"]);
+        assert_eq!(run.mode, Some(Mode::Enforce));
+        assert_eq!(run.events, EventFormat::Jsonl);
+    }
+
+    #[test]
+    fn bad_values_are_bad_usage() {
+        for arguments in [
+            ["--mode", "enforced"],
+            ["--interface", "a-name-that-is-too-long"],
+            ["--interface", ""],
+            ["--pin-dir", "relative/path"],
+            ["--events", "xml"],
+        ] {
+            assert_eq!(run(&arguments).unwrap_err().exit_code(), 2, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn detach_wants_to_hear_all() {
+        let error = Cli::try_parse_from(["dnsguard", "detach"]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::MissingRequiredArgument);
+        let Command::Detach(detach) = Cli::try_parse_from(["dnsguard", "detach", "--all"]).unwrap().command else {
+            panic!("not detach");
+        };
+        assert!(detach.all);
+        assert_eq!(detach.pin_dir, Path::new(DEFAULT_PIN_DIR));
+    }
+
+    #[test]
+    fn every_help_has_an_example_and_the_exit_codes() {
+        let mut command = Cli::command();
+        command.build();
+        for name in ["run", "check-config", "detach"] {
+            let help = command
+                .find_subcommand_mut(name)
+                .unwrap()
+                .render_long_help()
+                .to_string();
+            assert!(
+                help.contains("Example") && help.contains("Exit codes:"),
+                "{name}: {help}"
+            );
+            assert!(!help.contains("--object"), "{help}");
+        }
+    }
+}

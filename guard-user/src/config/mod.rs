@@ -1,0 +1,426 @@
+//! What the operator wants: the configuration file, with the flags of the command line on top.
+//!
+//! A [`Config`] is right by construction: it comes from the defaults or from a file that was checked whole, and the
+//! flags are checked by the same functions. Nothing in it needs checking again.
+
+mod cidr;
+mod file;
+mod section;
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use guard_common::{
+    judge::Rules,
+    policy::{Action, Mode, Policy},
+    time::ticks_of_ms,
+};
+
+pub(crate) use self::{cidr::Cidr, file::ConfigError};
+
+/// Where maps and links are pinned unless the operator says otherwise.
+pub(crate) const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/dnsguard";
+
+/// The modes and their words.
+pub(crate) const MODES: [(&str, Mode); 2] = [("observe", Mode::Observe), ("enforce", Mode::Enforce)];
+
+/// A repeat of the same query within less than this is no client's: the fastest stub resolvers wait some 300 ms.
+const RAPID_MS: u32 = 100;
+/// Bytes that an interface name can have (`IFNAMSIZ` less its terminator).
+const MAX_INTERFACE_NAME: usize = 15;
+
+/// The whole configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// Watch, or act.
+    pub(crate) mode: Mode,
+    /// Ports on which DNS is spoken.
+    pub(crate) ports: Vec<u16>,
+    /// Where and how programs are attached.
+    pub(crate) attach: Attach,
+    /// The times of the breaker.
+    pub(crate) breaker: Breaker,
+    /// What a held query gets.
+    pub(crate) answer: Answer,
+    /// How long the kernel goes on without a word from the agent: whole seconds, 5 to 300.
+    pub(crate) lease: Duration,
+    /// The metrics endpoint.
+    pub(crate) metrics: Metrics,
+}
+
+/// Where and how programs are attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Attach {
+    /// Names of the interfaces, at least one, none twice.
+    pub(crate) interfaces: Vec<String>,
+    /// XDP, for packets that come in.
+    pub(crate) xdp: Xdp,
+    /// TC, where XDP is not.
+    pub(crate) tc: Tc,
+    /// Absolute path of the directory for pinned maps and links.
+    pub(crate) pin_dir: PathBuf,
+}
+
+/// Which kind of XDP is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Xdp {
+    /// On physical interfaces the best that works: driver, generic, else TC. On others TC.
+    Auto,
+    /// In the driver, else fail.
+    Driver,
+    /// In the generic receive path, else fail.
+    Generic,
+    /// Never.
+    Off,
+}
+
+/// Which kind of TC attachment is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tc {
+    /// The best that works: tcx, clsact.
+    Auto,
+    /// A tcx link, else fail.
+    Tcx,
+    /// A filter at the clsact qdisc, else fail.
+    Clsact,
+}
+
+/// The times of the breaker, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Breaker {
+    /// The first hold.
+    pub(crate) hold_ms: u32,
+    /// The longest hold; not shorter than the first.
+    pub(crate) hold_max_ms: u32,
+    /// What the query that is let through after a hold has to get its answer.
+    pub(crate) test_ms: u32,
+}
+
+/// What a held query gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// An answer, or silence.
+    pub(crate) action: Action,
+    /// The RCODE of an answer.
+    pub(crate) rcode: Rcode,
+    /// Answers that one client gets for a key in one hold.
+    pub(crate) per_client: u32,
+    /// Answers that all clients together get for a key in one hold.
+    pub(crate) per_hold: u32,
+    /// Ranges that get answers, at most [`guard_common::policy::MAX_TRUSTED`].
+    pub(crate) trusted: Vec<Cidr>,
+}
+
+/// The RCODE of an answer (RFC 1035 section 4.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rcode {
+    /// 2: the client may ask another server.
+    ServFail,
+    /// 3: the name does not exist.
+    NxDomain,
+    /// 5: this server does not want to.
+    Refused,
+}
+
+/// The metrics endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Metrics {
+    /// Where it listens; `None` switches it off.
+    pub(crate) listen: Option<SocketAddr>,
+    /// Looped names that have a series of their own.
+    pub(crate) top: usize,
+}
+
+impl Config {
+    /// Reads a file and checks it whole.
+    pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
+        file::load(path)
+    }
+
+    /// With the mode of the command line, if one was given.
+    pub(crate) fn with_mode(mut self, mode: Option<Mode>) -> Self {
+        self.mode = mode.unwrap_or(self.mode);
+        self
+    }
+
+    /// With the interfaces of the command line, if any were given; one named twice counts once.
+    pub(crate) fn with_interfaces(mut self, interfaces: Vec<String>) -> Self {
+        if !interfaces.is_empty() {
+            self.attach.interfaces.clear();
+        }
+        for interface in interfaces {
+            if !self.attach.interfaces.contains(&interface) {
+                self.attach.interfaces.push(interface);
+            }
+        }
+        self
+    }
+
+    /// With the pin directory of the command line, if one was given.
+    pub(crate) fn with_pin_dir(mut self, pin_dir: Option<PathBuf>) -> Self {
+        if let Some(pin_dir) = pin_dir {
+            self.attach.pin_dir = pin_dir;
+        }
+        self
+    }
+
+    /// The policy in the form in which the kernel reads it.
+    pub(crate) fn policy(&self) -> Policy {
+        let rules = Rules {
+            hold_ticks: ticks_of_ms(self.breaker.hold_ms),
+            hold_max_ticks: ticks_of_ms(self.breaker.hold_max_ms),
+            test_ticks: ticks_of_ms(self.breaker.test_ms),
+        };
+        let mut policy = Policy::new(self.mode, self.answer.action, rules);
+        policy.rcode = self.answer.rcode.number();
+        policy.rapid_ticks = ticks_of_ms(RAPID_MS);
+        policy.answers_per_client = self.answer.per_client;
+        policy.answers_per_hold = self.answer.per_hold;
+        for port in &self.ports {
+            policy.add_port(*port);
+        }
+        for range in &self.answer.trusted {
+            let has_room = policy.trust(range.prefix());
+            debug_assert!(has_room, "the file was checked for the number of ranges");
+        }
+        policy
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        const TRUSTED: [([u16; 8], u8); 8] = [
+            ([0, 0, 0, 0, 0, 0xffff, 0x7f00, 0], 96 + 8),
+            ([0, 0, 0, 0, 0, 0, 0, 1], 128),
+            ([0, 0, 0, 0, 0, 0xffff, 0x0a00, 0], 96 + 8),
+            ([0, 0, 0, 0, 0, 0xffff, 0xac10, 0], 96 + 12),
+            ([0, 0, 0, 0, 0, 0xffff, 0xc0a8, 0], 96 + 16),
+            ([0, 0, 0, 0, 0, 0xffff, 0xa9fe, 0], 96 + 16),
+            ([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
+            ([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7),
+        ];
+        Self {
+            mode: Mode::Observe,
+            ports: vec![53],
+            attach: Attach {
+                interfaces: vec!["lo".to_owned()],
+                xdp: Xdp::Auto,
+                tc: Tc::Auto,
+                pin_dir: PathBuf::from(DEFAULT_PIN_DIR),
+            },
+            breaker: Breaker {
+                hold_ms: 1_000,
+                hold_max_ms: 300_000,
+                test_ms: 2_000,
+            },
+            answer: Answer {
+                action: Action::Answer,
+                rcode: Rcode::ServFail,
+                per_client: 16,
+                per_hold: 256,
+                trusted: TRUSTED.map(|(words, bits)| Cidr::mapped(words.into(), bits)).to_vec(),
+            },
+            lease: Duration::from_secs(30),
+            metrics: Metrics {
+                listen: Some(SocketAddr::from(([127, 0, 0, 1], 9_533))),
+                top: 20,
+            },
+        }
+    }
+}
+
+/// One line for `check-config` and for the log.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ports: Vec<_> = self.ports.iter().map(u16::to_string).collect();
+        let remedy = match self.answer.action {
+            Action::Answer => self.answer.rcode.word(),
+            Action::Drop => "silence",
+        };
+        write!(
+            f,
+            "{} on {}, port {}; held queries get {remedy}, for {} ms up to {} ms; lease {} s; metrics ",
+            mode_word(self.mode),
+            self.attach.interfaces.join(", "),
+            ports.join(", "),
+            self.breaker.hold_ms,
+            self.breaker.hold_max_ms,
+            self.lease.as_secs(),
+        )?;
+        match self.metrics.listen {
+            Some(listen) => write!(f, "at http://{listen}/metrics"),
+            None => f.write_str("off"),
+        }
+    }
+}
+
+impl Rcode {
+    /// Its number on the wire.
+    pub(crate) const fn number(self) -> u32 {
+        match self {
+            Self::ServFail => 2,
+            Self::NxDomain => 3,
+            Self::Refused => 5,
+        }
+    }
+
+    /// Its name in the registry of RCODEs.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::ServFail => "SERVFAIL",
+            Self::NxDomain => "NXDOMAIN",
+            Self::Refused => "REFUSED",
+        }
+    }
+}
+
+/// The word of a mode in configuration, events and metrics.
+pub(crate) const fn mode_word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Observe => "observe",
+        Mode::Enforce => "enforce",
+    }
+}
+
+/// Reads the name of an interface, by the kernel's rules (`dev_valid_name` in `net/core/dev.c`).
+pub(crate) fn interface_name(text: &str) -> Result<String, String> {
+    let is_valid = (1..=MAX_INTERFACE_NAME).contains(&text.len())
+        && !matches!(text, "." | "..")
+        && !text
+            .chars()
+            .any(|c| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
+    if is_valid {
+        Ok(text.to_owned())
+    } else {
+        Err("1 to 15 bytes, no '/', ':' or space, as 'ip link' shows it".to_owned())
+    }
+}
+
+/// Reads the path of the pin directory.
+pub(crate) fn pin_dir(text: &str) -> Result<PathBuf, String> {
+    let path = Path::new(text);
+    let is_plain = path.is_absolute() && path.components().all(|part| part != std::path::Component::ParentDir);
+    if is_plain && path.parent().is_some() {
+        Ok(path.to_owned())
+    } else {
+        Err(format!(
+            "an absolute path below a BPF file system, such as {DEFAULT_PIN_DIR}"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use guard_common::address::Address;
+
+    use super::*;
+
+    fn address(text: &str) -> Address {
+        let address: std::net::IpAddr = text.parse().unwrap();
+        Address::from_octets(match address {
+            std::net::IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            std::net::IpAddr::V6(v6) => v6.octets(),
+        })
+    }
+
+    #[test]
+    fn the_kernel_gets_what_the_operator_wrote() {
+        let mut config = Config {
+            ports: vec![53, 8_600],
+            ..Config::default()
+        };
+        config.answer.rcode = Rcode::Refused;
+        let policy = config.with_mode(Some(Mode::Enforce)).policy();
+        assert_eq!(
+            (policy.mode(), policy.action(), policy.rcode),
+            (Mode::Enforce, Action::Answer, 5)
+        );
+        assert!(policy.has_port(53) && policy.has_port(8_600) && !policy.has_port(5_353));
+        assert_eq!(
+            policy.rules,
+            Rules {
+                hold_ticks: 954,
+                hold_max_ticks: 286_103,
+                test_ticks: 1_908
+            }
+        );
+        assert_eq!(
+            (policy.rapid_ticks, policy.answers_per_client, policy.answers_per_hold),
+            (96, 16, 256)
+        );
+    }
+
+    #[test]
+    fn the_default_trusts_private_ranges_and_nobody_else() {
+        let policy = Config::default().policy();
+        for trusted in [
+            "127.0.0.53",
+            "::1",
+            "10.2.3.4",
+            "172.31.0.1",
+            "192.168.9.9",
+            "169.254.20.10",
+            "fe80::1",
+            "fd00::1",
+        ] {
+            assert!(policy.trusts(&address(trusted)), "{trusted}");
+        }
+        for other in [
+            "8.8.8.8",
+            "172.32.0.1",
+            "192.169.0.1",
+            "2001:db8::1",
+            "::2",
+            "fec0::1",
+            "126.0.0.1",
+        ] {
+            assert!(!policy.trusts(&address(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn flags_win_and_absent_flags_change_nothing() {
+        let config = Config::default()
+            .with_interfaces(Vec::new())
+            .with_mode(None)
+            .with_pin_dir(None);
+        assert_eq!(config, Config::default());
+        let names = ["eth0", "lo", "eth0"].map(str::to_owned).to_vec();
+        let config = config
+            .with_interfaces(names)
+            .with_pin_dir(Some("/sys/fs/bpf/other".into()));
+        assert_eq!(config.attach.interfaces, ["eth0", "lo"]);
+        assert_eq!(config.attach.pin_dir, Path::new("/sys/fs/bpf/other"));
+    }
+
+    #[test]
+    fn the_summary_is_one_line() {
+        assert_eq!(
+            Config::default().to_string(),
+            "observe on lo, port 53; held queries get SERVFAIL, for 1000 ms up to 300000 ms; lease 30 s; \
+             metrics at http://127.0.0.1:9533/metrics"
+        );
+    }
+
+    #[test]
+    fn interface_names_are_the_kernels() {
+        for good in ["lo", "eth0", "br-0123456789ab", "eth0.100", "é"] {
+            assert!(interface_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "a b", "a:b", "a\n", "sixteen-bytes-xx"] {
+            assert!(interface_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_pin_dir_is_below_something() {
+        assert!(pin_dir("/sys/fs/bpf/x").is_ok());
+        for bad in ["", "/", "x", "/sys/fs/bpf/../x"] {
+            assert!(pin_dir(bad).is_err(), "{bad}");
+        }
+    }
+}

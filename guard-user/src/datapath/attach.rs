@@ -1,0 +1,302 @@
+//! From an interface to its programs: the ladder of methods, and why each choice was made.
+//!
+//! ```text
+//! incoming   XDP driver -> XDP generic -> TC    on physical NICs; TC elsewhere, and always on lo
+//! outgoing   TC, but not on lo, where every packet comes in again
+//! TC         tcx (first in the chain) -> clsact (priority and handle of our own)
+//! ```
+//!
+//! A program that hangs there already, pinned by an agent before this one, is replaced in place. Nobody else's program
+//! is touched.
+
+use std::{fs, io, path::Path};
+
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        links::{FdLink, LinkError, PinnedLink},
+        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
+        xdp::XdpLink,
+    },
+};
+use guard_common::abi;
+use tracing::{debug, warn};
+
+use super::pins::Pins;
+use crate::{
+    attachment::{Attachment, Hook, Method},
+    config::{Tc, Xdp as XdpPolicy},
+    device::Device,
+};
+
+/// Priority of our clsact filters: behind whoever must be first, and nobody's default.
+const PRIORITY: u16 = 53;
+/// Handle of our clsact filters.
+const HANDLE: u32 = 0xd53;
+
+/// Why a program is not attached.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AttachError {
+    #[error("the kernel object has no program {0}: it is not the one of this agent; rebuild both")]
+    Missing(&'static str),
+    #[error("the kernel refuses the program {name}: {}", explain(.source))]
+    Load { name: &'static str, source: Box<ProgramError> },
+    #[error("{}", .0.join("; "))]
+    NoMethod(Vec<String>),
+}
+
+/// Attaches programs, one hook at a time.
+pub(super) struct Attacher<'a> {
+    ebpf: &'a mut Ebpf,
+    pins: &'a Pins,
+    xdp: XdpPolicy,
+    tc: Tc,
+}
+
+impl<'a> Attacher<'a> {
+    pub(super) const fn new(ebpf: &'a mut Ebpf, pins: &'a Pins, xdp: XdpPolicy, tc: Tc) -> Self {
+        Self { ebpf, pins, xdp, tc }
+    }
+
+    /// The hooks at which an interface is guarded.
+    pub(super) fn hooks(&self, device: &Device) -> Vec<Hook> {
+        let incoming = match self.xdp {
+            XdpPolicy::Off => Hook::TcIngress,
+            XdpPolicy::Auto if !device.physical => Hook::TcIngress,
+            _ if device.loopback => Hook::TcIngress,
+            XdpPolicy::Auto | XdpPolicy::Driver | XdpPolicy::Generic => Hook::Xdp,
+        };
+        if device.loopback { vec![incoming] } else { vec![incoming, Hook::TcEgress] }
+    }
+
+    /// Attaches at one hook, by the best method that works. Where XDP does not, the incoming hook is TC's.
+    pub(super) fn attach(&mut self, device: &Device, hook: Hook) -> Result<Attachment, AttachError> {
+        let mut failed = Vec::new();
+        let methods: &[Method] = match (hook, self.xdp, self.tc) {
+            (Hook::Xdp, XdpPolicy::Driver, _) => &[Method::Driver],
+            (Hook::Xdp, XdpPolicy::Generic, _) => &[Method::Generic],
+            (Hook::Xdp, _, _) => &[Method::Driver, Method::Generic],
+            (_, _, Tc::Tcx) => &[Method::Tcx],
+            (_, _, Tc::Clsact) => &[Method::Clsact],
+            (_, _, Tc::Auto) => &[Method::Tcx, Method::Clsact],
+        };
+        for &method in methods {
+            match self.attach_by(device, hook, method) {
+                Ok(program_id) => {
+                    let reason = reason(device, hook, method, &failed);
+                    let Device { name, ifindex, .. } = device;
+                    return Ok(Attachment { device: name.clone(), ifindex: *ifindex, hook, method, program_id, reason });
+                }
+                Err(Failure::Program(error)) => return Err(error),
+                Err(Failure::Method(why)) => failed.push(format!("{}: {why}", method.word())),
+            }
+        }
+        if matches!((hook, self.xdp), (Hook::Xdp, XdpPolicy::Auto)) {
+            let mut attachment = self.attach(device, Hook::TcIngress)?;
+            attachment.reason = format!("XDP does not attach: {}", failed.join("; "));
+            return Ok(attachment);
+        }
+        Err(AttachError::NoMethod(failed))
+    }
+
+    fn attach_by(&mut self, device: &Device, hook: Hook, method: Method) -> Result<u32, Failure> {
+        let pin = self.pins.link(device.ifindex, hook, method);
+        match method {
+            Method::Driver | Method::Generic => {
+                let mode = if matches!(method, Method::Driver) { XdpMode::Driver } else { XdpMode::Skb };
+                let program = self.xdp_program()?;
+                let id = program_id(program.info())?;
+                if let Some(link) = pinned(&pin) {
+                    match XdpLink::try_from(link).map_err(Failure::link).and_then(|link| {
+                        let link = program.attach_to_link(link)?;
+                        keep(program.take_link(link)?);
+                        Ok(())
+                    }) {
+                        Ok(()) => return Ok(id),
+                        Err(error) => unpin(&pin, &error),
+                    }
+                }
+                let link = program.attach_to_if_index(device.ifindex, mode)?;
+                let link = FdLink::try_from(program.take_link(link)?).map_err(Failure::link)?;
+                link.pin(&pin).map_err(|error| Failure::Method(error.to_string()))?;
+                Ok(id)
+            }
+            Method::Tcx => {
+                let program = self.classifier(hook)?;
+                let id = program_id(program.info())?;
+                if let Some(link) = pinned(&pin) {
+                    match SchedClassifierLink::try_from(link).map_err(Failure::link).and_then(|link| {
+                        let link = program.attach_to_link(link)?;
+                        keep(program.take_link(link)?);
+                        Ok(())
+                    }) {
+                        Ok(()) => return Ok(id),
+                        Err(error) => unpin(&pin, &error),
+                    }
+                }
+                let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+                let link = program.attach_with_options(&device.name, direction(hook), options)?;
+                let link = FdLink::try_from(program.take_link(link)?).map_err(Failure::link)?;
+                link.pin(&pin).map_err(|error| Failure::Method(error.to_string()))?;
+                Ok(id)
+            }
+            Method::Clsact => {
+                let program = self.classifier(hook)?;
+                let id = program_id(program.info())?;
+                if let Err(error) = qdisc_add_clsact(&device.name) {
+                    // It is there already, or the filter cannot be added either.
+                    debug!("{}: no clsact qdisc added: {error}", device.name);
+                }
+                let standing = SchedClassifierLink::attached(&device.name, direction(hook), PRIORITY, handle(), None);
+                let link = match standing.map_err(ProgramError::from).and_then(|link| program.attach_to_link(link)) {
+                    Ok(link) => link,
+                    Err(_) => {
+                        let options = NlOptions { priority: PRIORITY, handle: handle(), ..NlOptions::default() };
+                        program.attach_with_options(&device.name, direction(hook), TcAttachOptions::Netlink(options))?
+                    }
+                };
+                keep(program.take_link(link)?);
+                // Such a filter has no link to pin; the pinned program is the proof that it is ours.
+                let _ = fs::remove_file(&pin);
+                program.pin(&pin).map_err(|error| Failure::Method(error.to_string()))?;
+                Ok(id)
+            }
+        }
+    }
+
+    fn xdp_program(&mut self) -> Result<&mut Xdp, Failure> {
+        let program: &mut Xdp = self.program(abi::PROGRAM_XDP)?;
+        if program.fd().is_err() {
+            program.load().map_err(|source| refused(abi::PROGRAM_XDP, source))?;
+        }
+        Ok(program)
+    }
+
+    fn classifier(&mut self, hook: Hook) -> Result<&mut SchedClassifier, Failure> {
+        let name = if matches!(hook, Hook::TcEgress) { abi::PROGRAM_EGRESS } else { abi::PROGRAM_INGRESS };
+        let program: &mut SchedClassifier = self.program(name)?;
+        if program.fd().is_err() {
+            program.load().map_err(|source| refused(name, source))?;
+        }
+        Ok(program)
+    }
+
+    fn program<'p, P>(&'p mut self, name: &'static str) -> Result<&'p mut P, Failure>
+    where
+        &'p mut P: TryFrom<&'p mut aya::programs::Program>,
+    {
+        let program = self.ebpf.program_mut(name).and_then(|program| program.try_into().ok());
+        program.ok_or(Failure::Program(AttachError::Missing(name)))
+    }
+}
+
+/// Deletes our filter at an interface's clsact hook; the pin that leads here proves that it is ours.
+pub(super) fn delete_filter(ifindex: u32, hook: Hook) {
+    let Ok(name) = nix::net::if_::if_indextoname(ifindex) else { return };
+    let Ok(name) = name.into_string() else { return };
+    match SchedClassifierLink::attached(&name, direction(hook), PRIORITY, handle(), None) {
+        // Dropping the link deletes the filter.
+        Ok(link) => drop(link),
+        Err(error) => warn!("{name}: cannot delete the {} filter: {error}", hook.word()),
+    }
+}
+
+/// What stopped an attempt.
+enum Failure {
+    /// The program itself: no method will do.
+    Program(AttachError),
+    /// This method only.
+    Method(String),
+}
+
+impl Failure {
+    fn link(error: LinkError) -> Self {
+        Self::Method(error.to_string())
+    }
+}
+
+impl From<ProgramError> for Failure {
+    fn from(error: ProgramError) -> Self {
+        Self::Method(explain(&error))
+    }
+}
+
+fn refused(name: &'static str, source: ProgramError) -> Failure {
+    Failure::Program(AttachError::Load { name, source: Box::new(source) })
+}
+
+fn program_id(info: Result<aya::programs::ProgramInfo, ProgramError>) -> Result<u32, Failure> {
+    Ok(info?.id())
+}
+
+/// The link that is pinned here, if there is one.
+fn pinned(pin: &Path) -> Option<FdLink> {
+    if !pin.exists() {
+        return None;
+    }
+    match PinnedLink::from_pin(pin) {
+        Ok(link) => Some(link.into()),
+        Err(error) => {
+            warn!("{} cannot be taken over ({error}); it is replaced", pin.display());
+            let _ = fs::remove_file(pin);
+            None
+        }
+    }
+}
+
+fn unpin(pin: &Path, why: &Failure) {
+    if let Failure::Method(why) = why {
+        warn!("{} is no longer attached ({why}); it is replaced", pin.display());
+    }
+    let _ = fs::remove_file(pin);
+}
+
+/// Leaves an attachment as it is: its pin, or for clsact the filter itself, keeps it.
+fn keep<L>(link: L) {
+    std::mem::forget(link);
+}
+
+const fn direction(hook: Hook) -> TcAttachType {
+    if matches!(hook, Hook::TcEgress) { TcAttachType::Egress } else { TcAttachType::Ingress }
+}
+
+fn handle() -> TcHandle {
+    TcHandle::from(HANDLE)
+}
+
+fn reason(device: &Device, hook: Hook, method: Method, failed: &[String]) -> String {
+    let mut reason = match (hook, method) {
+        (Hook::Xdp, Method::Driver) => "in the driver: before anything else".to_owned(),
+        (Hook::TcIngress, _) if device.loopback => "loopback: every packet is looked at once, as it comes in".to_owned(),
+        (Hook::TcIngress, _) if !device.physical => "no hardware behind it: XDP could lose answers".to_owned(),
+        _ => String::new(),
+    };
+    for one in failed {
+        if !reason.is_empty() {
+            reason.push_str("; ");
+        }
+        reason.push_str(one);
+    }
+    reason
+}
+
+/// An error of aya with the one cause behind it, and what to do about the common ones.
+fn explain(error: &ProgramError) -> String {
+    let mut text = error.to_string();
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        if let Some(io) = inner.downcast_ref::<io::Error>() {
+            match io.raw_os_error() {
+                Some(nix::libc::EBUSY | nix::libc::EEXIST) => {
+                    text.push_str(" (another program has the slot: `bpftool net` names it)");
+                }
+                Some(nix::libc::EPERM) => text.push_str(" (it takes CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)"),
+                _ => {}
+            }
+        }
+        cause = inner.source();
+    }
+    text
+}

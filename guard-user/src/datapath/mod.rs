@@ -1,0 +1,123 @@
+//! The kernel's side, seen from the agent: what is loaded, what is attached, and the maps between.
+//!
+//! Maps and links are pinned, so that the last policy stays in force without a gap when the agent dies; what it does
+//! then ends with its lease. A restart takes over maps and links and replaces the programs in place.
+
+mod attach;
+mod object;
+mod pins;
+mod tables;
+
+use std::{fs::File, io, path::Path};
+
+use aya::Ebpf;
+
+use self::{attach::Attacher, pins::Pins};
+pub(crate) use self::{
+    attach::AttachError,
+    pins::{PinError, remove_all},
+    tables::{Kernel, MapFault},
+};
+use crate::{
+    attachment::{Attachment, Hook},
+    config::Config,
+    device::{Device, DeviceError},
+};
+
+/// The kernel object that the agent carries.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DNSGUARD_KERNEL_OBJECT"));
+
+/// Why the guard cannot start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DatapathError {
+    #[error(transparent)]
+    Pins(#[from] PinError),
+    #[error("another dnsguard uses {0}; stop it, or give this one a pin directory of its own (--pin-dir)")]
+    Busy(String),
+    #[error("cannot read the kernel object {path}: {source}")]
+    Unreadable { path: String, source: io::Error },
+    #[error(transparent)]
+    Object(#[from] object::ObjectError),
+    #[error(transparent)]
+    Map(#[from] MapFault),
+}
+
+/// Why one hook of one interface is not guarded.
+#[derive(Debug)]
+pub(crate) struct HookFailure {
+    pub(crate) device: String,
+    pub(crate) hook: Hook,
+    pub(crate) error: AttachError,
+}
+
+/// The loaded guard. Dropping it leaves everything in the kernel as it is; [`Datapath::detach`] takes it out.
+#[derive(Debug)]
+pub(crate) struct Datapath {
+    ebpf: Ebpf,
+    pins: Pins,
+    attachments: Vec<Attachment>,
+    /// Holds the lock on the pin directory.
+    _lock: File,
+}
+
+impl Datapath {
+    /// Loads the kernel object, over the maps of an agent before this one if there are any that fit, and opens them.
+    pub(crate) fn open(config: &Config, object: Option<&Path>) -> Result<(Self, Kernel), DatapathError> {
+        let pins = Pins::create(&config.attach.pin_dir)?;
+        let lock = pins.lock()?.ok_or_else(|| DatapathError::Busy(pins.root().display().to_string()))?;
+        let read;
+        let bytes = match object {
+            Some(path) => {
+                read = std::fs::read(path)
+                    .map_err(|source| DatapathError::Unreadable { path: path.display().to_string(), source })?;
+                &read
+            }
+            None => OBJECT,
+        };
+        let mut ebpf = object::load(bytes, &pins)?;
+        let kernel = Kernel::take(&mut ebpf)?;
+        Ok((Self { ebpf, pins, attachments: Vec::new(), _lock: lock }, kernel))
+    }
+
+    /// Attaches everywhere the configuration says; tells what failed. What an agent before this one had attached
+    /// elsewhere is detached.
+    pub(crate) fn attach(&mut self, config: &Config) -> Result<Vec<HookFailure>, Vec<DeviceError>> {
+        let mut devices = Vec::new();
+        let mut missing = Vec::new();
+        for name in &config.attach.interfaces {
+            match Device::find(name) {
+                Ok(device) => devices.push(device),
+                Err(error) => missing.push(error),
+            }
+        }
+        if !missing.is_empty() {
+            return Err(missing);
+        }
+        let mut failures = Vec::new();
+        let mut attacher = Attacher::new(&mut self.ebpf, &self.pins, config.attach.xdp, config.attach.tc);
+        for device in &devices {
+            for hook in attacher.hooks(device) {
+                match attacher.attach(device, hook) {
+                    Ok(attachment) => self.attachments.push(attachment),
+                    Err(error) => failures.push(HookFailure { device: device.name.clone(), hook, error }),
+                }
+            }
+        }
+        self.pins.remove_strangers(&self.attachments);
+        Ok(failures)
+    }
+
+    /// What is attached.
+    pub(crate) fn attachments(&self) -> &[Attachment] {
+        &self.attachments
+    }
+
+    /// Takes everything out of the kernel; tells what was attached.
+    pub(crate) fn detach(self) -> Result<Vec<Attachment>, PinError> {
+        let Self { ebpf, pins, attachments, _lock: lock } = self;
+        drop(ebpf);
+        pins.remove()?;
+        drop(lock);
+        Ok(attachments)
+    }
+}

@@ -1,0 +1,77 @@
+//! Loading the kernel object over the pinned maps.
+//!
+//! aya takes whatever map it finds at a pin. A map of another size under a program's feet is memory corruption, so each
+//! pin is compared with what the object says first, and thrown away if it differs.
+
+use std::path::Path;
+
+use aya::{Ebpf, EbpfError, EbpfLoader, maps::MapInfo};
+use guard_common::{
+    abi,
+    counter::Counters,
+    flow::FlowLine,
+    judge::KeyBucket,
+    policy::{Control, Policy},
+    remedy::Allowance,
+};
+use nix::sys::resource::{Resource, setrlimit};
+use tracing::{debug, warn};
+
+use super::pins::Pins;
+
+/// Why the kernel object cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ObjectError {
+    #[error("cannot load the maps of the kernel object: {0}; it takes root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
+    Load(#[source] Box<EbpfError>),
+    #[error("cannot remove the outdated map {0}: {1}")]
+    Outdated(String, #[source] std::io::Error),
+}
+
+/// Loads the maps; programs are loaded when they are first attached.
+pub(super) fn load(object: &[u8], pins: &Pins) -> Result<Ebpf, ObjectError> {
+    // Before 5.11 maps count against the locked memory of a process.
+    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, nix::libc::RLIM_INFINITY, nix::libc::RLIM_INFINITY) {
+        debug!("cannot raise the limit for locked memory: {error}");
+    }
+    let mut loader = EbpfLoader::new();
+    for (name, value_size, max_entries) in shapes() {
+        let path = pins.map(name);
+        if path.exists() && !fits(&path, value_size, max_entries) {
+            warn!("{} is not the map that this version needs: it is replaced, what it held is lost", path.display());
+            std::fs::remove_file(&path).map_err(|error| ObjectError::Outdated(path.display().to_string(), error))?;
+        }
+        loader.map_pin_path(name, path);
+    }
+    loader.load(object).map_err(|error| ObjectError::Load(Box::new(error)))
+}
+
+/// Name, bytes of a value, and entries of each map.
+fn shapes() -> [(&'static str, usize, usize); 7] {
+    [
+        (abi::CONTROL, size_of::<Control>(), 1),
+        (abi::POLICIES, size_of::<Policy>(), 2),
+        (abi::KEYS, size_of::<KeyBucket>(), abi::KEY_BUCKETS),
+        (abi::FLOWS, size_of::<FlowLine>(), abi::FLOW_LINES),
+        (abi::ALLOWANCES, size_of::<Allowance>(), abi::ALLOWANCE_SLOTS),
+        (abi::COUNTERS, size_of::<Counters>(), abi::DEVICE_SLOTS),
+        (abi::EVENTS, 0, abi::EVENT_BYTES),
+    ]
+}
+
+fn fits(path: &Path, value_size: usize, max_entries: usize) -> bool {
+    let key_size = if value_size == 0 { 0 } else { size_of::<u32>() };
+    MapInfo::from_pin(path).is_ok_and(|info| {
+        info.key_size() as usize == key_size
+            && info.value_size() as usize == value_size
+            && info.max_entries() as usize == max_entries
+    })
+}
+
+/// Bytes that the values of each map take.
+pub(super) fn bytes(cpus: usize) -> impl Iterator<Item = (&'static str, u64)> {
+    shapes().into_iter().map(move |(name, value_size, max_entries)| {
+        let copies = if name == abi::COUNTERS { cpus } else { 1 };
+        (name, (value_size.max(1) * max_entries * copies) as u64)
+    })
+}

@@ -1,0 +1,125 @@
+//! The maps, by what they mean.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+};
+
+use aya::{
+    Ebpf,
+    maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf},
+};
+use guard_common::{
+    abi,
+    counter::Counters,
+    judge::KeyBucket,
+    key::{Key, Secret},
+    policy::{Control, Policy},
+};
+
+use super::object;
+
+/// Take the value's spin lock while copying it (`BPF_F_LOCK`, include/uapi/linux/bpf.h).
+const LOCKED: u64 = 4;
+
+/// A map that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MapFault {
+    #[error("the kernel object has no usable map {0}: it is not the one of this agent; rebuild both")]
+    Missing(&'static str),
+    #[error("map {name}: {source}")]
+    Access { name: &'static str, source: MapError },
+    #[error("cannot draw a secret from /dev/urandom: {0}")]
+    Random(#[source] io::Error),
+}
+
+/// The open maps.
+pub(crate) struct Kernel {
+    control: Array<MapData, Control>,
+    policies: Array<MapData, Policy>,
+    keys: Array<MapData, KeyBucket>,
+    counters: PerCpuArray<MapData, Counters>,
+}
+
+impl Kernel {
+    /// Takes the maps that the agent uses out of the loaded object, and sees to it that there is a secret.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, MapFault> {
+        let mut kernel = Self {
+            control: take(ebpf, abi::CONTROL)?,
+            policies: take(ebpf, abi::POLICIES)?,
+            keys: take(ebpf, abi::KEYS)?,
+            counters: take(ebpf, abi::COUNTERS)?,
+        };
+        let mut control = kernel.control()?;
+        if control.secret == Secret::default() {
+            let mut words = [0; 4];
+            let mut random = File::open("/dev/urandom").map_err(MapFault::Random)?;
+            for word in &mut words {
+                let mut bytes = [0; 8];
+                random.read_exact(&mut bytes).map_err(MapFault::Random)?;
+                *word = u64::from_ne_bytes(bytes);
+            }
+            control.secret = Secret(words);
+            kernel.set_control(control)?;
+        }
+        Ok(kernel)
+    }
+
+    fn control(&self) -> Result<Control, MapFault> {
+        self.control.get(&0, 0).map_err(|source| MapFault::Access { name: abi::CONTROL, source })
+    }
+
+    fn set_control(&mut self, control: Control) -> Result<(), MapFault> {
+        self.control.set(0, control, 0).map_err(|source| MapFault::Access { name: abi::CONTROL, source })
+    }
+
+    /// Puts a policy in force, whole; returns its generation. The kernel copies a map value by words, and slot and
+    /// generation share one.
+    pub(crate) fn switch(&mut self, policy: &Policy) -> Result<u32, MapFault> {
+        let mut control = self.control()?;
+        control.active = (control.active & 1) ^ 1;
+        control.generation = control.generation.wrapping_add(1);
+        let access = |source| MapFault::Access { name: abi::POLICIES, source };
+        self.policies.set(control.active, policy, 0).map_err(access)?;
+        self.set_control(control)?;
+        Ok(control.generation)
+    }
+
+    /// Lets the policy hold until a moment of the monotonic clock.
+    pub(crate) fn lease(&mut self, until_ns: u64) -> Result<(), MapFault> {
+        let mut control = self.control()?;
+        control.lease_until_ns = until_ns;
+        self.set_control(control)
+    }
+
+    /// What was counted at an interface, for each CPU.
+    pub(crate) fn counters(&self, ifindex: u32) -> Result<Vec<Counters>, MapFault> {
+        let values = self.counters.get(&abi::device_slot(ifindex), 0);
+        let values = values.map_err(|source| MapFault::Access { name: abi::COUNTERS, source })?;
+        Ok(values.iter().copied().collect())
+    }
+
+    /// Queries of a key held since its breaker opened; `None` if it is closed.
+    pub(crate) fn held(&self, key: Key) -> Result<Option<u32>, MapFault> {
+        let bucket = self.keys.get(&abi::key_bucket(key), LOCKED);
+        let bucket = bucket.map_err(|source| MapFault::Access { name: abi::KEYS, source })?;
+        Ok(bucket.state(key).filter(|state| state.is_open()).map(|state| state.held()))
+    }
+
+    /// Bytes of each map.
+    pub(crate) fn map_bytes() -> impl Iterator<Item = (&'static str, u64)> {
+        object::bytes(aya::util::nr_cpus().unwrap_or(1))
+    }
+}
+
+impl super::Datapath {
+    /// The ring buffer of events; there is one reader.
+    pub(crate) fn take_events(&mut self) -> Result<RingBuf<MapData>, MapFault> {
+        take(&mut self.ebpf, abi::EVENTS)
+    }
+}
+
+fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, MapFault> {
+    let map = ebpf.take_map(name).ok_or(MapFault::Missing(name))?;
+    M::try_from(map).map_err(|source| MapFault::Access { name, source })
+}

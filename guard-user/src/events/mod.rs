@@ -1,0 +1,416 @@
+//! What the agent tells.
+//!
+//! Each [`Event`] reads as a line of the log (`Display`) and as a JSON object with a versioned schema; both end in the
+//! same sentence. [`Output`] brings them out and never holds up the agent.
+
+mod date;
+mod output;
+
+use std::{fmt, net::SocketAddr, time::SystemTime};
+
+use guard_common::policy::Mode;
+use serde::Serialize;
+
+pub(crate) use self::output::Output;
+use crate::{attachment::Attachment, config::mode_word};
+
+/// Goes up with every change that breaks a reader of the JSON lines.
+const SCHEMA: u32 = 1;
+
+/// Something worth telling.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Event {
+    /// Every program is attached, and packets are judged.
+    Ready {
+        /// Version of the agent.
+        version: &'static str,
+        /// `observe` or `enforce`.
+        mode: &'static str,
+        /// The interfaces that are guarded.
+        devices: Vec<String>,
+        /// In a sentence.
+        reason: String,
+    },
+    /// A program was attached.
+    Attach(Hooked),
+    /// A program was detached.
+    Detach(Hooked),
+    /// A program could not be attached.
+    AttachError {
+        /// Name of the interface.
+        device: String,
+        /// Where.
+        hook: &'static str,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// A breaker opened.
+    Trip(Breaker),
+    /// A test failed: the breaker stays open.
+    Extend(Breaker),
+    /// A test was answered: the breaker closed.
+    Release(Breaker),
+    /// A hold ended, and nobody asked again.
+    Expire(Breaker),
+    /// Events were lost before they could be told.
+    Lost {
+        /// How many.
+        count: u64,
+        /// In a sentence.
+        reason: String,
+    },
+    /// A policy was put in force.
+    Policy {
+        /// Counts the policies.
+        generation: u32,
+        /// `observe` or `enforce`.
+        mode: &'static str,
+        /// In a sentence.
+        reason: String,
+    },
+    /// The lease could not be renewed.
+    Lease {
+        /// Seconds until everything passes.
+        seconds_left: u64,
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+/// One program at one hook of one interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Hooked {
+    device: String,
+    hook: &'static str,
+    method: &'static str,
+    program_id: u32,
+    reason: String,
+}
+
+/// The breaker of a key.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Breaker {
+    /// The name, in presentation form.
+    pub(crate) name: String,
+    /// The QTYPE.
+    #[serde(rename = "type")]
+    pub(crate) qtype: String,
+    /// The QCLASS.
+    #[serde(rename = "class")]
+    pub(crate) qclass: String,
+    /// The key, in 16 hexadecimal digits.
+    pub(crate) key: String,
+    /// Name of the interface.
+    pub(crate) device: String,
+    /// Where the packet was seen.
+    pub(crate) hook: &'static str,
+    /// What told it.
+    #[serde(flatten)]
+    pub(crate) packet: Option<Packet>,
+    /// Queries held since the breaker opened, as far as is known.
+    pub(crate) held: u64,
+    /// Milliseconds since the breaker opened.
+    pub(crate) open_ms: u64,
+    /// The servers that form the loop, as far as they were seen.
+    #[serde(rename = "loop")]
+    pub(crate) servers: Vec<SocketAddr>,
+    /// In a sentence.
+    pub(crate) reason: String,
+}
+
+/// The packet that changed a breaker, and what the kernel knew then.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Packet {
+    /// What speaks for the loop.
+    pub(crate) evidence: &'static str,
+    /// Hops that went to a server which already had the question.
+    pub(crate) recirculated: u16,
+    /// Hops that nobody had answered.
+    pub(crate) hops: u16,
+    /// Milliseconds from the first of them to the trip.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cut_ms: Option<u64>,
+    /// Milliseconds of the hold.
+    pub(crate) hold_ms: u64,
+    /// What happened to the packet.
+    pub(crate) verdict: &'static str,
+    /// Its source.
+    pub(crate) from: SocketAddr,
+    /// Its destination.
+    pub(crate) to: SocketAddr,
+}
+
+impl Event {
+    /// Every program is attached.
+    pub(crate) fn ready(mode: Mode, devices: Vec<String>) -> Self {
+        let reason = format!("guarding {}: {}", devices.join(", "), promise(mode));
+        Self::Ready {
+            version: env!("CARGO_PKG_VERSION"),
+            mode: mode_word(mode),
+            devices,
+            reason,
+        }
+    }
+
+    /// A policy was put in force.
+    pub(crate) fn policy(generation: u32, mode: Mode) -> Self {
+        let reason = format!("policy {generation} is in force: {}", promise(mode));
+        Self::Policy {
+            generation,
+            mode: mode_word(mode),
+            reason,
+        }
+    }
+
+    /// A program was attached.
+    pub(crate) fn attach(attachment: &Attachment) -> Self {
+        Self::Attach(Hooked::new(attachment, attachment.reason.clone()))
+    }
+
+    /// A program was detached, for this reason.
+    pub(crate) fn detach(attachment: &Attachment, reason: impl Into<String>) -> Self {
+        Self::Detach(Hooked::new(attachment, reason.into()))
+    }
+
+    /// The kernel had no room in its ring buffer for so many events.
+    pub(crate) fn lost(count: u64) -> Self {
+        let reason = format!("{count} events found the ring buffer full; the counters in the metrics are complete");
+        Self::Lost { count, reason }
+    }
+
+    /// Its word in JSON.
+    pub(crate) const fn word(&self) -> &'static str {
+        match self {
+            Self::Ready { .. } => "ready",
+            Self::Attach(_) => "attach",
+            Self::Detach(_) => "detach",
+            Self::AttachError { .. } => "attach_error",
+            Self::Trip(_) => "trip",
+            Self::Extend(_) => "extend",
+            Self::Release(_) => "release",
+            Self::Expire(_) => "expire",
+            Self::Lost { .. } => "lost",
+            Self::Policy { .. } => "policy",
+            Self::Lease { .. } => "lease",
+        }
+    }
+
+    /// The JSON object of an event that was told at `now`, without a newline.
+    pub(crate) fn json(&self, now: SystemTime) -> String {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            schema: u32,
+            event: &'static str,
+            time: String,
+            #[serde(flatten)]
+            event_fields: &'a Event,
+        }
+        let line = Line {
+            schema: SCHEMA,
+            event: self.word(),
+            time: date::rfc3339(now),
+            event_fields: self,
+        };
+        // Strings, numbers and lists: nothing in it can fail.
+        serde_json::to_string(&line).unwrap_or_default()
+    }
+
+    /// Whether somebody should look at it.
+    const fn is_warning(&self) -> bool {
+        matches!(
+            self,
+            Self::Trip(_) | Self::Extend(_) | Self::AttachError { .. } | Self::Lost { .. } | Self::Lease { .. }
+        )
+    }
+}
+
+/// The line of the log.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready { reason, .. } | Self::Lost { reason, .. } | Self::Policy { reason, .. } => f.write_str(reason),
+            Self::Lease { seconds_left, reason } => write!(f, "{reason}; everything passes in {seconds_left} s"),
+            Self::Attach(hooked) => write!(f, "attached {hooked}"),
+            Self::Detach(hooked) => write!(f, "detached {hooked}"),
+            Self::AttachError { device, hook, reason } => write!(f, "cannot attach {hook} to {device}: {reason}"),
+            Self::Trip(Breaker {
+                reason,
+                device,
+                packet: Some(packet),
+                ..
+            }) => write!(
+                f,
+                "loop: {reason} ({} on {device}, {} recirculated, cut in {} ms, from {} to {})",
+                packet.evidence,
+                packet.recirculated,
+                packet.cut_ms.unwrap_or_default(),
+                packet.from,
+                packet.to,
+            ),
+            Self::Trip(breaker) | Self::Extend(breaker) | Self::Release(breaker) | Self::Expire(breaker) => {
+                write!(f, "{}: {} ({})", self.word(), breaker.reason, breaker.device)
+            }
+        }
+    }
+}
+
+const fn promise(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Observe => "observe mode, loops are told and no packet is touched",
+        Mode::Enforce => "enforce mode, looped queries are answered or dropped",
+    }
+}
+
+impl Hooked {
+    fn new(attachment: &Attachment, reason: String) -> Self {
+        Self {
+            device: attachment.device.clone(),
+            hook: attachment.hook.word(),
+            method: attachment.method.word(),
+            program_id: attachment.program_id,
+            reason,
+        }
+    }
+}
+
+impl fmt::Display for Hooked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            device,
+            hook,
+            method,
+            program_id,
+            reason,
+        } = self;
+        write!(f, "{hook} on {device} by {method}, program {program_id}")?;
+        if reason.is_empty() {
+            Ok(())
+        } else {
+            write!(f, ": {reason}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::attachment::{Hook, Method};
+
+    fn at(seconds: u64, ms: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_millis(ms)
+    }
+
+    fn value(event: &Event) -> Value {
+        serde_json::from_str(&event.json(at(1_795_000_000, 7))).unwrap()
+    }
+
+    fn trip() -> Event {
+        Event::Trip(Breaker {
+            name: "x.consul.".to_owned(),
+            qtype: "A".to_owned(),
+            qclass: "IN".to_owned(),
+            key: "00000000000000ff".to_owned(),
+            device: "lo".to_owned(),
+            hook: "tc-ingress",
+            packet: Some(Packet {
+                evidence: "pace",
+                recirculated: 11,
+                hops: 14,
+                cut_ms: Some(3),
+                hold_ms: 1_000,
+                verdict: "answer",
+                from: ([127, 0, 0, 1], 40_123).into(),
+                to: ([127, 0, 0, 1], 53).into(),
+            }),
+            held: 1,
+            open_ms: 0,
+            servers: vec![([127, 0, 0, 1], 53).into(), ([0, 0, 0, 0, 0, 0, 0, 1], 8_600).into()],
+            reason: "it went round".to_owned(),
+        })
+    }
+
+    #[test]
+    fn a_trip_has_every_field_a_reader_counts_on() {
+        let expected = json!({
+            "schema": 1, "event": "trip", "time": "2026-11-18T11:06:40.007Z",
+            "name": "x.consul.", "type": "A", "class": "IN", "key": "00000000000000ff",
+            "device": "lo", "hook": "tc-ingress", "evidence": "pace", "recirculated": 11, "hops": 14,
+            "cut_ms": 3, "hold_ms": 1000, "verdict": "answer", "held": 1, "open_ms": 0,
+            "from": "127.0.0.1:40123", "to": "127.0.0.1:53", "loop": ["127.0.0.1:53", "[::1]:8600"],
+            "reason": "it went round",
+        });
+        assert_eq!(value(&trip()), expected);
+        assert!(
+            trip()
+                .json(at(0, 0))
+                .starts_with(r#"{"schema":1,"event":"trip","time":"1970-01-01T00:00:00.000Z","#)
+        );
+        assert_eq!(
+            trip().to_string(),
+            "loop: it went round (pace on lo, 11 recirculated, cut in 3 ms, from 127.0.0.1:40123 to 127.0.0.1:53)"
+        );
+    }
+
+    #[test]
+    fn a_breaker_without_a_packet_leaves_its_fields_out() {
+        let expired = value(&Event::Expire(Breaker::default()));
+        assert_eq!(expired["event"], "expire");
+        assert!(
+            expired.get("from").is_none() && expired.get("packet").is_none(),
+            "{expired}"
+        );
+    }
+
+    #[test]
+    fn an_attachment_says_where_how_and_why() {
+        let attachment = Attachment {
+            device: "eth0".to_owned(),
+            ifindex: 2,
+            hook: Hook::TcIngress,
+            method: Method::Clsact,
+            program_id: 77,
+            reason: "this kernel has no tcx".to_owned(),
+        };
+        let expected = json!({
+            "schema": 1, "event": "attach", "time": "2026-11-18T11:06:40.007Z", "device": "eth0",
+            "hook": "tc-ingress", "method": "clsact", "program_id": 77, "reason": "this kernel has no tcx",
+        });
+        assert_eq!(value(&Event::attach(&attachment)), expected);
+        let shown = Event::attach(&attachment).to_string();
+        assert_eq!(
+            shown,
+            "attached tc-ingress on eth0 by clsact, program 77: this kernel has no tcx"
+        );
+        assert_eq!(value(&Event::detach(&attachment, "stopping"))["reason"], "stopping");
+    }
+
+    #[test]
+    fn every_event_is_one_line_with_a_reason() {
+        let reason = || "because".to_owned();
+        for event in [
+            Event::ready(Mode::Observe, vec!["lo".to_owned(), "eth0".to_owned()]),
+            Event::AttachError {
+                device: "lo".to_owned(),
+                hook: "xdp",
+                reason: reason(),
+            },
+            Event::lost(3),
+            Event::policy(2, Mode::Enforce),
+            Event::Lease {
+                seconds_left: 12,
+                reason: reason(),
+            },
+        ] {
+            let line = event.json(at(0, 0));
+            assert!(!line.contains('\n'), "{line}");
+            let value = value(&event);
+            assert_eq!(value["event"], event.word());
+            assert!(value["reason"].is_string() && !event.to_string().is_empty(), "{value}");
+        }
+    }
+}

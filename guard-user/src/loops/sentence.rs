@@ -1,0 +1,101 @@
+//! What happened to a breaker, in a sentence for the operator.
+
+use std::net::SocketAddr;
+
+use guard_common::{judge::Evidence, remedy::Verdict};
+
+/// A breaker opened.
+pub(super) fn trip(name: &str, qtype: &str, servers: &[SocketAddr], evidence: Evidence, verdict: Verdict) -> String {
+    let proof = match evidence {
+        Evidence::Pace => "the same 5-tuple and ID came back faster than any client retries",
+        Evidence::Identity => "the ID of a query to one server came back in a query to a server that already had it",
+        Evidence::Direction => "a server that was itself waiting for the answer asked for it",
+        Evidence::Ladder => "servers on this host asked each other in turns, without a pause",
+        Evidence::None => "it came back to servers that already had it",
+    };
+    let outcome = match verdict {
+        Verdict::WouldAnswer | Verdict::WouldDrop => "; it goes on, because the mode is observe",
+        Verdict::Pass | Verdict::Answer | Verdict::Drop => "",
+    };
+    format!("query {name} {qtype} went round {}: {proof}{outcome}", among(servers))
+}
+
+/// A test failed.
+pub(super) fn extend(name: &str, qtype: &str, servers: &[SocketAddr], hold_ms: u64) -> String {
+    let held = seconds(hold_ms);
+    format!(
+        "query {name} {qtype} still gets no answer {}: a test query failed; held for {held} more",
+        among(servers)
+    )
+}
+
+/// A test was answered.
+pub(super) fn release(name: &str, qtype: &str, open_ms: u64, held: u64) -> String {
+    format!(
+        "query {name} {qtype} is answered again, after {} and {held} held queries",
+        seconds(open_ms)
+    )
+}
+
+/// A hold ended, and nobody asked again.
+pub(super) fn expire(name: &str, qtype: &str, held: u64) -> String {
+    format!("the hold of query {name} {qtype} is over and nobody asks for it any more, after {held} held queries")
+}
+
+fn among(servers: &[SocketAddr]) -> String {
+    match servers {
+        [] => "among its servers".to_owned(),
+        [one] => format!("through {one}"),
+        [first @ .., last] => {
+            let first: Vec<_> = first.iter().map(SocketAddr::to_string).collect();
+            format!("between {} and {last}", first.join(", "))
+        }
+    }
+}
+
+fn seconds(ms: u64) -> String {
+    if ms.is_multiple_of(1_000) {
+        format!("{} s", ms / 1_000)
+    } else {
+        format!("{}.{:03} s", ms / 1_000, ms % 1_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 53);
+
+    #[test]
+    fn a_trip_names_the_hops_and_the_proof() {
+        let servers = [HERE, ([127, 0, 0, 1], 8_600).into()];
+        assert_eq!(
+            trip("x.consul.", "A", &servers, Evidence::Pace, Verdict::Answer),
+            "query x.consul. A went round between 127.0.0.1:53 and 127.0.0.1:8600: \
+             the same 5-tuple and ID came back faster than any client retries"
+        );
+        let observed = trip("x.consul.", "A", &servers, Evidence::Ladder, Verdict::WouldDrop);
+        assert!(
+            observed.ends_with("it goes on, because the mode is observe"),
+            "{observed}"
+        );
+    }
+
+    #[test]
+    fn servers_are_listed_however_many_there_are() {
+        assert_eq!(among(&[]), "among its servers");
+        assert_eq!(among(&[HERE]), "through 127.0.0.1:53");
+        let three = [HERE, ([10, 0, 0, 1], 53).into(), ([10, 0, 0, 2], 53).into()];
+        assert_eq!(among(&three), "between 127.0.0.1:53, 10.0.0.1:53 and 10.0.0.2:53");
+    }
+
+    #[test]
+    fn times_are_in_seconds() {
+        assert_eq!(
+            release("a.", "DS", 1_500, 7),
+            "query a. DS is answered again, after 1.500 s and 7 held queries"
+        );
+        assert!(extend("a.", "DS", &[], 2_000).ends_with("held for 2 s more"));
+    }
+}

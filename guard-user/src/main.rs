@@ -1,0 +1,89 @@
+//! dnsguard: cuts DNS query loops in the kernel and tells which hops form them.
+//!
+//! ```text
+//! cli -> config -> policy --> datapath (maps, hooks) --> events, snapshot --> log, metrics
+//! ```
+#![deny(unsafe_code)]
+
+mod attachment;
+mod cli;
+mod config;
+mod datapath;
+mod device;
+mod events;
+mod http;
+mod loops;
+mod metrics;
+mod name;
+mod run;
+mod snapshot;
+mod sys;
+
+use std::{io, process::ExitCode};
+
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    cli::{Cli, Command},
+    config::Config,
+};
+
+/// Exit code for bad usage and bad configuration; clap's own.
+const BAD_CONFIGURATION: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr();
+    match cli.command {
+        Command::CheckConfig(check) => match Config::load(&check.file) {
+            Ok(config) => {
+                println!("{}: ok: {config}", check.file.display());
+                ExitCode::SUCCESS
+            }
+            Err(error) => bad_configuration(&error),
+        },
+        Command::Run(run) => {
+            let config = match run.config.as_deref().map(Config::load) {
+                Some(Ok(config)) => config,
+                Some(Err(error)) => return bad_configuration(&error),
+                None => Config::default(),
+            };
+            let config = config.with_mode(run.mode).with_interfaces(run.interfaces).with_pin_dir(run.pin_dir);
+            report(run::run(&config, run.events, run.object.as_deref()))
+        }
+        Command::Detach(detach) => report(detach_all(&detach)),
+    }
+}
+
+fn detach_all(detach: &cli::Detach) -> anyhow::Result<()> {
+    let removed = datapath::remove_all(&detach.pin_dir)?;
+    println!("{}: {removed} pins removed, nothing of dnsguard is left there", detach.pin_dir.display());
+    Ok(())
+}
+
+fn bad_configuration(error: &config::ConfigError) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(BAD_CONFIGURATION)
+}
+
+fn report(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dnsguard: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The log goes to standard error: `RUST_LOG` sets its level (`info` unless set).
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_target(false)
+        .log_internal_errors(false)
+        .init();
+}

@@ -1,0 +1,316 @@
+//! One scrape: a snapshot, written family by family.
+
+use std::{collections::BTreeMap, fmt};
+
+use guard_common::{
+    counter::{Counter, Counters},
+    remedy::{Reason, Verdict},
+};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeGaugeValue},
+    metrics::MetricType,
+};
+
+use crate::{
+    config::{MODES, mode_word},
+    snapshot::Snapshot,
+};
+
+/// The QNAME and the QTYPE of all looped names that have no series of their own.
+const OTHER: &str = "~other";
+
+/// Collects from a source of snapshots.
+pub(super) struct Scrape<S>(pub(super) S);
+
+impl<S> fmt::Debug for Scrape<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Scrape")
+    }
+}
+
+impl<S: Fn() -> Snapshot + Send + Sync + 'static> Collector for Scrape<S> {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let snapshot = (self.0)();
+        let mut exposition = Exposition(encoder);
+        kernel_counters(&mut exposition, &snapshot)?;
+        loops(&mut exposition, &snapshot)?;
+        attachments(&mut exposition, &snapshot)?;
+        agent(&mut exposition, &snapshot)
+    }
+}
+
+fn kernel_counters(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
+    for Family {
+        name,
+        help,
+        label,
+        rows,
+    } in FAMILIES
+    {
+        let mut series = Vec::new();
+        for (device, counters) in &snapshot.devices {
+            for (value, counter) in *rows {
+                let labels = [("device", device.as_str()), (*label, *value)];
+                let used = if label.is_empty() { 1 } else { 2 };
+                series.push((labels[..used].to_vec(), counters.get(*counter)));
+            }
+        }
+        exposition.counter(name, help, &series)?;
+    }
+    let mut actions = Vec::new();
+    for (device, counters) in &snapshot.devices {
+        for (verdict, reason) in known_actions() {
+            let labels = vec![
+                ("device", device.as_str()),
+                ("action", verdict.word()),
+                ("reason", reason.word()),
+            ];
+            actions.push((labels, counters.action(verdict, reason)));
+        }
+    }
+    exposition.counter(
+        "actions",
+        "Held queries by what happened to them, or would have in enforce mode.",
+        &actions,
+    )
+}
+
+/// Only a query whose breaker is open can be answered; for a drop there are further reasons.
+fn known_actions() -> impl Iterator<Item = (Verdict, Reason)> {
+    let answers = [Verdict::Answer, Verdict::WouldAnswer].map(|verdict| (verdict, Reason::Loop));
+    let drops = [Verdict::Drop, Verdict::WouldDrop].into_iter();
+    answers
+        .into_iter()
+        .chain(drops.flat_map(|verdict| Reason::ALL.map(|reason| (verdict, reason))))
+}
+
+fn loops(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
+    exposition.gauge(
+        "loops_active",
+        "Breakers that are open, as far as the agent knows.",
+        &[(vec![], snapshot.loops.len() as u64)],
+    )?;
+    // Two names can read alike only if somebody else made the snapshot: a scrape with a series twice is refused whole.
+    let mut series = BTreeMap::from([((OTHER, OTHER), snapshot.held.other)]);
+    for (name, qtype, held) in &snapshot.held.named {
+        *series.entry((name, qtype)).or_default() += held;
+    }
+    let series: Vec<_> = series
+        .into_iter()
+        .map(|((name, qtype), held)| (vec![("qname", name), ("type", qtype)], held))
+        .collect();
+    let help = "Queries held in a loop, by name; those beyond the configured number of names share ~other.";
+    exposition.counter("loop_held", help, &series)
+}
+
+fn attachments(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let ids: Vec<_> = snapshot
+        .attachments
+        .iter()
+        .map(|attachment| attachment.program_id.to_string())
+        .collect();
+    let mut attached: Vec<_> = snapshot
+        .attachments
+        .iter()
+        .zip(&ids)
+        .map(|(attachment, id)| {
+            vec![
+                ("device", attachment.device.as_str()),
+                ("hook", attachment.hook.word()),
+                ("method", attachment.method.word()),
+                ("program_id", id.as_str()),
+            ]
+        })
+        .collect();
+    attached.sort_unstable();
+    attached.dedup();
+    exposition.info("attachment", "Programs that are attached.", &attached)?;
+    let errors: Vec<_> = snapshot
+        .attach_errors
+        .iter()
+        .map(|((device, hook), count)| (vec![("device", device.as_str()), ("hook", *hook)], *count))
+        .collect();
+    exposition.counter("attach_errors", "Attempts to attach a program that failed.", &errors)
+}
+
+fn agent(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let ring: u64 = snapshot
+        .devices
+        .values()
+        .map(|counters: &Counters| counters.get(Counter::EventsLost))
+        .sum();
+    exposition.counter(
+        "events_lost",
+        "Events lost in the kernel's ring buffer, or to a slow reader of the output.",
+        &[
+            (vec![("stage", "ring")], ring),
+            (vec![("stage", "output")], snapshot.lines_lost),
+        ],
+    )?;
+    let modes: Vec<_> = MODES
+        .map(|(_, mode)| (vec![("mode", mode_word(mode))], u64::from(mode == snapshot.mode)))
+        .into();
+    exposition.gauge("mode", "1 for the mode of the policy in force.", &modes)?;
+    let generation = u64::from(snapshot.policy_generation);
+    exposition.gauge(
+        "policy_generation",
+        "Counts the policies that have been put in force.",
+        &[(vec![], generation)],
+    )?;
+    exposition.gauge(
+        "lease_seconds_remaining",
+        "Seconds until everything passes unless the agent renews its lease.",
+        &[(vec![], snapshot.lease_seconds)],
+    )?;
+    let sizes: Vec<_> = snapshot
+        .map_bytes
+        .iter()
+        .map(|(map, bytes)| (vec![("map", *map)], *bytes))
+        .collect();
+    exposition.gauge("map_bytes", "Bytes of kernel memory that a map takes.", &sizes)?;
+    exposition.info(
+        "build",
+        "The version of the agent.",
+        &[vec![("version", env!("CARGO_PKG_VERSION"))]],
+    )
+}
+
+/// Labels of a series.
+type Labels<'a> = Vec<(&'a str, &'a str)>;
+
+/// Writes families. One without series is left out.
+struct Exposition<'e>(DescriptorEncoder<'e>);
+
+impl Exposition<'_> {
+    fn counter(&mut self, name: &str, help: &str, series: &[(Labels<'_>, u64)]) -> fmt::Result {
+        if series.is_empty() {
+            return Ok(());
+        }
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in series {
+            family
+                .encode_family(&labels.as_slice())?
+                .encode_counter::<[(&str, &str); 0], _, f64>(value, None)?;
+        }
+        Ok(())
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, series: &[(Labels<'_>, impl EncodeGaugeValue)]) -> fmt::Result {
+        if series.is_empty() {
+            return Ok(());
+        }
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in series {
+            if labels.is_empty() {
+                family.encode_gauge(value)?;
+            } else {
+                family.encode_family(&labels.as_slice())?.encode_gauge(value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn info(&mut self, name: &str, help: &str, series: &[Labels<'_>]) -> fmt::Result {
+        if series.is_empty() {
+            return Ok(());
+        }
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Info)?;
+        for labels in series {
+            family.encode_info(&labels.as_slice())?;
+        }
+        Ok(())
+    }
+}
+
+/// A counter of the kernel, in as many series as there are rows.
+pub(super) struct Family {
+    name: &'static str,
+    help: &'static str,
+    /// The label that tells the rows apart beside `device`; empty where there is one row only.
+    label: &'static str,
+    rows: &'static [(&'static str, Counter)],
+}
+
+/// The counters that every interface has.
+pub(super) const FAMILIES: &[Family] = &[
+    Family {
+        name: "dns_queries",
+        help: "DNS queries over UDP that were read.",
+        label: "family",
+        rows: &[("ipv4", Counter::QueriesV4), ("ipv6", Counter::QueriesV6)],
+    },
+    Family {
+        name: "dns_responses",
+        help: "DNS responses over UDP that were read: an answer is NOERROR or NXDOMAIN, anything else is an error.",
+        label: "outcome",
+        rows: &[("answer", Counter::Answers), ("error", Counter::Errors)],
+    },
+    Family {
+        name: "tcp_segments",
+        help: "TCP segments with payload to or from a DNS port; they always pass.",
+        label: "",
+        rows: &[("", Counter::TcpSegments)],
+    },
+    Family {
+        name: "unread",
+        help: "Packets that passed because the guard does not read them.",
+        label: "kind",
+        rows: &[
+            ("fragment", Counter::Fragments),
+            ("header", Counter::BadHeader),
+            ("short", Counter::ShortMessage),
+            ("opcode", Counter::OtherOpcode),
+            ("question_count", Counter::QuestionCount),
+            ("name", Counter::BadName),
+        ],
+    },
+    Family {
+        name: "retransmits",
+        help: "Queries seen again at a client's pace: no hops.",
+        label: "",
+        rows: &[("", Counter::Retransmits)],
+    },
+    Family {
+        name: "seen_elsewhere",
+        help: "Queries seen already on another interface of the node: no hops.",
+        label: "",
+        rows: &[("", Counter::SeenElsewhere)],
+    },
+    Family {
+        name: "recirculations",
+        help: "Queries that went to a server which already had the question.",
+        label: "",
+        rows: &[("", Counter::Recirculations)],
+    },
+    Family {
+        name: "trips",
+        help: "Breakers that opened: loops found.",
+        label: "",
+        rows: &[("", Counter::Trips)],
+    },
+    Family {
+        name: "extensions",
+        help: "Breakers that stayed open because a test query got no answer.",
+        label: "",
+        rows: &[("", Counter::Extensions)],
+    },
+    Family {
+        name: "releases",
+        help: "Breakers that closed because a test query was answered.",
+        label: "",
+        rows: &[("", Counter::Releases)],
+    },
+    Family {
+        name: "passed",
+        help: "Queries that passed unjudged.",
+        label: "reason",
+        rows: &[("table_full", Counter::TableFull), ("lease_over", Counter::LeaseOver)],
+    },
+    Family {
+        name: "answer_failures",
+        help: "Held queries that were dropped because their answer could not be built.",
+        label: "",
+        rows: &[("", Counter::AnswerFailed)],
+    },
+];

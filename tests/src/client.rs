@@ -1,0 +1,129 @@
+//! A DNS client that asks like the usual stub resolvers do.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use hickory_proto::op::{Message, ResponseCode};
+use tokio::{net::UdpSocket, runtime, time::timeout_at};
+
+use crate::{
+    Namespace,
+    question::{Question, is_answer, random_id, response},
+};
+
+/// What a try leaves the same for the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// The same socket and DNS ID: dig's and glibc's way, a retransmit on the wire.
+    Same,
+    /// A new socket and a new DNS ID each time: a new query on the wire.
+    Fresh,
+}
+
+/// What one client got for its question.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The last response, if any came: an answer, or the error of the last try.
+    pub message: Option<Message>,
+    /// How many queries were sent, at least 1.
+    pub tries: u32,
+    /// From the first query to the response, or to the end of the last try.
+    pub waited: Duration,
+}
+
+impl Reply {
+    /// The response code, if any response came.
+    pub fn rcode(&self) -> Option<ResponseCode> {
+        self.message.as_ref().map(|message| message.metadata.response_code)
+    }
+
+    /// Whether the name was answered: NOERROR or NXDOMAIN.
+    pub fn answered(&self) -> bool {
+        self.rcode().is_some_and(is_answer)
+    }
+}
+
+/// Asks `server` as dig does: up to `tries` queries from one socket with one ID, `timeout` each.
+///
+/// Like dig, it takes the first response, error or not, for the last word.
+pub fn ask(
+    namespace: &Namespace,
+    server: SocketAddr,
+    question: &Question,
+    tries: u32,
+    timeout: Duration,
+) -> Result<Reply> {
+    inside(namespace, exchange(server, question, tries, timeout, Retry::Same))?
+}
+
+/// Runs a future to its end in the namespace: every socket it makes belongs there.
+pub(crate) fn inside<T: Send>(namespace: &Namespace, work: impl Future<Output = T> + Send) -> Result<T> {
+    namespace.run(|| {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(runtime.block_on(work))
+    })
+}
+
+/// One client's question with its tries.
+pub(crate) async fn exchange(
+    server: SocketAddr,
+    question: &Question,
+    tries: u32,
+    timeout: Duration,
+    retry: Retry,
+) -> Result<Reply> {
+    let start = Instant::now();
+    let mut socket = connect(server).await?;
+    let mut id = random_id();
+    let mut query = question.query(id)?;
+    for number in 1..=tries.max(1) {
+        if number > 1 && retry == Retry::Fresh {
+            socket = connect(server).await?;
+            id = random_id();
+            query = question.query(id)?;
+        }
+        let deadline = tokio::time::Instant::now() + timeout;
+        // An error here is the ICMP that an earlier try got: this one may find the server back.
+        drop(socket.send(&query).await);
+        if let Ok(message) = timeout_at(deadline, receive(&socket, id)).await {
+            return Ok(Reply {
+                message: Some(message),
+                tries: number,
+                waited: start.elapsed(),
+            });
+        }
+    }
+    Ok(Reply {
+        message: None,
+        tries: tries.max(1),
+        waited: start.elapsed(),
+    })
+}
+
+/// A new socket with a port of its own that hears `server` only.
+async fn connect(server: SocketAddr) -> Result<UdpSocket> {
+    let any: IpAddr = match server {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).await?;
+    socket.connect(server).await?;
+    Ok(socket)
+}
+
+/// The next response with this ID; whatever else comes is not for us.
+async fn receive(socket: &UdpSocket, id: u16) -> Message {
+    let mut buffer = [0; 4096];
+    loop {
+        // ECONNREFUSED from an ICMP: the server is not there yet, or not any more.
+        let Ok(length) = socket.recv(&mut buffer).await else {
+            continue;
+        };
+        if let Some(message) = response(&buffer[..length], id) {
+            return message;
+        }
+    }
+}

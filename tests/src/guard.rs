@@ -1,0 +1,176 @@
+//! The guard under test: the agent's own binary, run in a namespace as an operator would.
+
+use std::{
+    env, fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::{Namespace, Process, http};
+
+/// Where the agent serves its metrics, inside its namespace.
+const METRICS: ([u8; 4], u16) = ([127, 0, 0, 1], 9533);
+
+/// How often the event file is read while waiting.
+const POLL: Duration = Duration::from_millis(10);
+
+/// What the guard may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Looks and tells.
+    Observe,
+    /// Acts.
+    #[default]
+    Enforce,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Observe => "observe",
+            Self::Enforce => "enforce",
+        })
+    }
+}
+
+/// How a guard is run.
+#[derive(Clone, Debug, Default)]
+pub struct GuardOptions {
+    /// `--mode`
+    pub mode: Mode,
+    /// `--interface`, one for each.
+    pub interfaces: Vec<String>,
+    /// What its configuration file holds; may be empty.
+    pub extra_toml: String,
+}
+
+impl GuardOptions {
+    /// Enforces on these interfaces, with the configuration's defaults.
+    pub fn enforce(interfaces: &[&str]) -> Self {
+        let interfaces = interfaces.iter().map(|&name| name.to_owned()).collect();
+        Self {
+            mode: Mode::Enforce,
+            interfaces,
+            extra_toml: String::new(),
+        }
+    }
+}
+
+/// A running agent. Dropping it kills it.
+#[derive(Debug)]
+pub struct Guard {
+    namespace: Namespace,
+    process: Process,
+}
+
+impl Guard {
+    /// Starts the agent; it is ready when [`Self::wait_ready`] says so.
+    ///
+    /// The binary is `$DNSGUARD_BIN`, else the `dnsguard` beside the running test or xtask in the target directory.
+    pub fn start(namespace: &Namespace, options: &GuardOptions) -> Result<Self> {
+        let binary = binary()?;
+        let config = namespace.file("dnsguard.toml", &options.extra_toml)?;
+        let mut command = std::process::Command::new(binary);
+        command.arg("run").arg("--config").arg(config);
+        command.arg("--mode").arg(options.mode.to_string());
+        for interface in &options.interfaces {
+            command.arg("--interface").arg(interface);
+        }
+        command.args(["--events", "jsonl"]);
+        let process = namespace.spawn(command)?;
+        Ok(Self {
+            namespace: namespace.clone(),
+            process,
+        })
+    }
+
+    /// Waits until it is attached everywhere and its policy holds.
+    pub fn wait_ready(&self, timeout: Duration) -> Result<()> {
+        self.wait_event("ready", timeout).map(drop)
+    }
+
+    /// Every event so far, in order.
+    pub fn events(&self) -> Result<Vec<Value>> {
+        let output = self.process.output();
+        // The last line may be half written.
+        let whole = output.rfind('\n').map_or("", |end| &output[..end]);
+        whole
+            .lines()
+            .map(|line| serde_json::from_str(line).with_context(|| format!("not an event: {line}")))
+            .collect()
+    }
+
+    /// Every event of one kind so far, such as `trip`, in order.
+    pub fn events_of(&self, kind: &str) -> Result<Vec<Value>> {
+        let mut events = self.events()?;
+        events.retain(|event| event["event"] == kind);
+        Ok(events)
+    }
+
+    /// The first event of a kind, now or within `timeout`.
+    pub fn wait_event(&self, kind: &str, timeout: Duration) -> Result<Value> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            // Looked at first: what it said before it ended counts.
+            let ended = self.process.ended();
+            if let Some(event) = self.events_of(kind)?.into_iter().next() {
+                return Ok(event);
+            }
+            if let Some(status) = ended {
+                bail!(
+                    "dnsguard ended ({status}) without a {kind}:\n{}",
+                    self.process.last_words()
+                );
+            }
+            if Instant::now() >= deadline {
+                bail!("no {kind} within {timeout:?}:\n{}", self.process.last_words());
+            }
+            sleep(POLL);
+        }
+    }
+
+    /// Its metrics, as Prometheus reads them.
+    pub fn metrics(&self) -> Result<String> {
+        http::request(&self.namespace, SocketAddr::from(METRICS), "GET", "/metrics", "")
+    }
+
+    /// The running agent.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Ends it with SIGTERM and waits; it has to end well.
+    pub fn stop(&self) -> Result<()> {
+        let status = self.process.stop()?;
+        ensure!(
+            status.success(),
+            "dnsguard ended with {status}:\n{}",
+            self.process.last_words()
+        );
+        Ok(())
+    }
+
+    /// Kills it with SIGKILL: it cannot clean up.
+    pub fn kill9(&self) {
+        self.process.kill();
+    }
+}
+
+fn binary() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("DNSGUARD_BIN") {
+        return Ok(path.into());
+    }
+    // A test is target/debug/deps/name-hash, xtask is target/debug/xtask.
+    let here = env::current_exe().context("find the running test")?;
+    here.ancestors()
+        .skip(1)
+        .take(2)
+        .map(|directory| directory.join("dnsguard"))
+        .find(|path| path.is_file())
+        .context("needs dnsguard: run cargo xtask test, or cargo build --package guard-user")
+}

@@ -1,0 +1,32 @@
+//! The lab: real kernels, real resolvers, real packets, for tests and for `cargo xtask demo`.
+//!
+//! **Invariant: nothing outlives this process.** A [`Namespace`] has no name, only threads that are in it; its
+//! files lie on a tmpfs that only it mounts; its children die with the thread that spawned them. So even a
+//! SIGKILL leaves no namespace, link, pin, file or process behind.
+//!
+//! Read in this order: [`namespace`] (where things run), [`process`] (what runs), [`resolver`] (the real
+//! programs), [`topology`] (how they are wired into loops), [`load`] (traffic that is no loop), [`guard`] (the
+//! agent under test), [`prober`] (a good client and what it got).
+
+#![deny(unsafe_code)]
+
+pub mod client;
+pub mod guard;
+mod http;
+pub mod load;
+pub mod namespace;
+pub mod prober;
+pub mod process;
+pub mod programs;
+pub mod question;
+pub mod resolver;
+mod sys;
+pub mod topology;
+pub mod traces;
+pub mod upstream;
+pub mod veth;
+
+pub use namespace::Namespace;
+pub use prober::{Prober, Report};
+pub use process::Process;
+pub use question::Question;

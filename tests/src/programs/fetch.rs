@@ -1,0 +1,218 @@
+//! Bringing a missing program without installing it.
+//!
+//! apt resolves and downloads with lists, cache and state of its own under the cache directory; only the list of
+//! installed packages is the system's, so that just what is missing comes. Every package is then unpacked side by
+//! side into one private tree. Nothing runs as a maintainer script.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::{PACKAGES, cache, locate, sources, tree};
+
+/// The Debian release that was the last to ship consul (1.8.7).
+const CONSUL_RELEASE: &str = "bullseye";
+
+/// The keys that sign it; part of every Debian.
+const DEBIAN_KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Makes every program in `names` one that [`locate`] finds, saying on stderr what takes time.
+///
+/// Asks the network only when something is missing. Processes that do this at the same time wait for each other.
+pub fn provide(names: &[&str]) -> Result<()> {
+    let missing = |names: &[&str]| -> Vec<String> {
+        let absent = names.iter().filter(|name| locate(name).is_err());
+        absent.map(|&name| name.to_owned()).collect()
+    };
+    if missing(names).is_empty() {
+        return Ok(());
+    }
+    let cache = cache();
+    fs::create_dir_all(&cache).with_context(|| format!("make {}", cache.display()))?;
+    let lock = File::create(cache.join("lock"))?;
+    lock.lock().context("wait for another fetch to end")?;
+
+    let mut system = None;
+    for name in missing(names) {
+        let package = PACKAGES
+            .iter()
+            .find(|(program, _)| *program == name)
+            .map(|(_, package)| *package)
+            .with_context(|| format!("{name} is not a program the lab knows how to fetch"))?;
+        let apt = match &system {
+            Some(apt) => apt,
+            None => system.insert(Apt::of_the_system(&cache)?),
+        };
+        if apt.has(package)? {
+            apt.download(package)?;
+        } else {
+            ensure!(
+                name == "consul",
+                "needs {name}: this system's package index has no {package}; put {name} on PATH"
+            );
+            consul(&cache)?;
+        }
+        let program = locate(&name).with_context(|| format!("{package} brought no {name}"))?;
+        eprintln!("programs: {name} is {}", program.path().display());
+    }
+    Ok(())
+}
+
+/// Fetches consul from the Debian release that had it, over the mirror this system already uses.
+fn consul(cache: &Path) -> Result<()> {
+    let help = "needs consul: neither this system's package index nor a Debian mirror it uses has one; \
+                put a consul 1.8.7 on PATH";
+    ensure!(Path::new(DEBIAN_KEYS).is_file(), "{help} ({DEBIAN_KEYS} is missing)");
+    let mut failed = None;
+    for mirror in sources::debian_mirrors()? {
+        let line = format!("deb [signed-by={DEBIAN_KEYS}] {mirror} {CONSUL_RELEASE} main\n");
+        match Apt::of_list(cache, &line).and_then(|apt| apt.download("consul")) {
+            Ok(()) => return Ok(()),
+            Err(error) => failed = Some(error),
+        }
+    }
+    match failed {
+        Some(error) => Err(error.context(help)),
+        None => bail!(help),
+    }
+}
+
+/// An apt that keeps everything it writes in one directory.
+struct Apt {
+    home: PathBuf,
+    list: Option<PathBuf>,
+}
+
+impl Apt {
+    /// Reads the system's own sources.
+    fn of_the_system(cache: &Path) -> Result<Self> {
+        Self::new(cache.join("apt"), None)
+    }
+
+    /// Reads one private list of sources instead.
+    fn of_list(cache: &Path, list: &str) -> Result<Self> {
+        Self::new(cache.join("apt-consul"), Some(list))
+    }
+
+    fn new(home: PathBuf, list: Option<&str>) -> Result<Self> {
+        for directory in ["lists/partial", "cache/archives/partial", "state"] {
+            fs::create_dir_all(home.join(directory)).with_context(|| format!("make {}", home.display()))?;
+        }
+        // Hooks of the system's configuration would run on the system's caches.
+        let quiet = ["APT::Update", "DPkg"]
+            .map(|when| format!("#clear {when}::Pre-Invoke;\n#clear {when}::Post-Invoke;\n"))
+            .concat();
+        let hooks = "#clear APT::Update::Post-Invoke-Success;\n#clear DPkg::Pre-Install-Pkgs;\n";
+        fs::write(home.join("apt.conf"), quiet + hooks)?;
+        let list = list
+            .map(|list| {
+                let path = home.join("sources.list");
+                fs::write(&path, list).map(|()| path)
+            })
+            .transpose()?;
+        let apt = Self { home, list };
+        eprintln!("programs: reading the package index ...");
+        apt.run("apt-get", &["update"])?;
+        Ok(apt)
+    }
+
+    /// Whether the index has a package of this name with a version to install.
+    fn has(&self, package: &str) -> Result<bool> {
+        let shown = self.output("apt-cache", &["show", "--no-all-versions", package])?;
+        Ok(shown.status.success() && !shown.stdout.is_empty())
+    }
+
+    /// Downloads a package with what it needs and the system lacks, and unpacks all of it into the private tree.
+    fn download(&self, package: &str) -> Result<()> {
+        eprintln!("programs: downloading {package} ...");
+        if self.list.is_some() {
+            // Another release's index cannot resolve dependencies for this system: take the one package alone.
+            let archives = self.archives();
+            let mut command = self.command("apt-get", &["download", package]);
+            finish(command.current_dir(archives), "apt-get download")?;
+        } else {
+            let arguments = [
+                "install",
+                "--download-only",
+                "--no-install-recommends",
+                "--yes",
+                package,
+            ];
+            self.run("apt-get", &arguments)?;
+        }
+        self.unpack()
+    }
+
+    fn unpack(&self) -> Result<()> {
+        let tree = tree();
+        fs::create_dir_all(&tree)?;
+        for entry in fs::read_dir(self.archives())? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|kind| kind == "deb") {
+                let mut command = Command::new("dpkg-deb");
+                finish(command.arg("-x").arg(&path).arg(&tree), "dpkg-deb -x")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn archives(&self) -> PathBuf {
+        self.home.join("cache/archives")
+    }
+
+    fn run(&self, tool: &str, arguments: &[&str]) -> Result<()> {
+        let what = format!("{tool} {}", arguments.join(" "));
+        finish(&mut self.command(tool, arguments), &what)
+    }
+
+    fn output(&self, tool: &str, arguments: &[&str]) -> Result<Output> {
+        self.command(tool, arguments)
+            .output()
+            .with_context(|| format!("needs {tool}: this works on Debian and Ubuntu only"))
+    }
+
+    fn command(&self, tool: &str, arguments: &[&str]) -> Command {
+        let at = |name: &str, directory: &str| format!("{name}={}", self.home.join(directory).display());
+        let mut options = vec![
+            at("Dir::State", "state"),
+            at("Dir::State::Lists", "lists"),
+            at("Dir::Cache", "cache"),
+            "Dir::State::status=/var/lib/dpkg/status".to_owned(),
+            // The unprivileged download user cannot write here, and nobody else does.
+            "APT::Sandbox::User=root".to_owned(),
+            "Debug::NoLocking=1".to_owned(),
+            "Acquire::Languages=none".to_owned(),
+            "Acquire::Retries=2".to_owned(),
+        ];
+        if let Some(list) = &self.list {
+            options.push(format!("Dir::Etc::SourceList={}", list.display()));
+            options.push("Dir::Etc::SourceParts=/dev/null".to_owned());
+            // A release that is no longer updated stays signed, but its date of expiry may pass.
+            options.push("Acquire::Check-Valid-Until=false".to_owned());
+        }
+        let mut command = Command::new(tool);
+        command.arg("-qq").arg("-c").arg(self.home.join("apt.conf"));
+        for option in options {
+            command.arg("-o").arg(option);
+        }
+        command.args(arguments).stdin(Stdio::null());
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    }
+}
+
+/// Runs a command to its end; what it said becomes the error.
+fn finish(command: &mut Command, what: &str) -> Result<()> {
+    let done = command
+        .output()
+        .with_context(|| format!("{what} (this works on Debian and Ubuntu only)"))?;
+    if done.status.success() {
+        return Ok(());
+    }
+    let said = [done.stdout, done.stderr].concat();
+    bail!("{what}: {}", String::from_utf8_lossy(&said).trim())
+}

@@ -1,0 +1,166 @@
+//! The real programs the lab runs, wherever they come from.
+//!
+//! **Invariant: the system's packages stay as they are.** A program on `PATH` is used as it is; one that is
+//! missing is unpacked into a private tree ([`provide`]) and run from there.
+
+mod fetch;
+mod sources;
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+pub use fetch::provide;
+
+/// The programs the lab knows, and the Debian and Ubuntu package of each.
+const PACKAGES: &[(&str, &str)] = &[
+    ("consul", "consul"),
+    ("dig", "bind9-dnsutils"),
+    ("dnsdist", "dnsdist"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("ip", "iproute2"),
+    ("unbound", "unbound"),
+];
+
+/// A program that is there.
+#[derive(Clone, Debug)]
+pub struct Program {
+    path: PathBuf,
+    /// Set for a program of the private tree, whose libraries lie there too.
+    libraries: Option<OsString>,
+}
+
+impl Program {
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A command that runs it.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.path);
+        if let Some(libraries) = &self.libraries {
+            command.env("LD_LIBRARY_PATH", libraries);
+        }
+        command
+    }
+}
+
+/// Finds a program on `PATH` or in `/usr/sbin`, else in the private tree.
+///
+/// The error says which command brings it.
+pub fn locate(name: &str) -> Result<Program> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let system = env::split_paths(&path)
+        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|directory| directory.join(name))
+        .find(|path| path.is_file());
+    if let Some(path) = system {
+        return Ok(Program { path, libraries: None });
+    }
+    let tree = tree();
+    let private = ["usr/bin", "usr/sbin", "bin", "sbin"]
+        .map(|directory| tree.join(directory).join(name))
+        .into_iter()
+        .find(|path| path.is_file());
+    match private {
+        Some(path) => Ok(Program {
+            path,
+            libraries: Some(libraries(&tree)),
+        }),
+        None => {
+            let demo = match name {
+                "consul" => ", or cargo xtask demo consul",
+                "dnsmasq" | "ip" => ", or cargo xtask demo",
+                _ => "",
+            };
+            bail!("needs {name}: run cargo xtask test{demo}")
+        }
+    }
+}
+
+/// The version a program reports, such as `2.90`.
+pub fn version(name: &str) -> Result<String> {
+    let argument = match name {
+        "consul" => "version",
+        "dig" => "-v",
+        "ip" | "unbound" => "-V",
+        _ => "--version",
+    };
+    let said = locate(name)?
+        .command()
+        .arg(argument)
+        .output()
+        .with_context(|| format!("{name} {argument}"))?;
+    // dig speaks to standard error.
+    let text = [said.stdout, said.stderr].concat();
+    first_version(&String::from_utf8_lossy(&text)).with_context(|| format!("{name} {argument} names no version"))
+}
+
+/// The first run of digits and dots that holds a digit on both sides of a dot.
+fn first_version(text: &str) -> Option<String> {
+    text.split(|letter: char| !letter.is_ascii_digit() && letter != '.')
+        .map(|word| word.trim_matches('.'))
+        .find(|word| word.contains('.'))
+        .map(str::to_owned)
+}
+
+/// Where downloads and the private tree lie: `$DNSGUARD_CACHE`, or `target/programs` of the workspace.
+fn cache() -> PathBuf {
+    env::var_os("DNSGUARD_CACHE").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/programs"),
+        PathBuf::from,
+    )
+}
+
+/// The root of the private tree.
+fn tree() -> PathBuf {
+    cache().join("root")
+}
+
+/// The library directories of the private tree, as `LD_LIBRARY_PATH` wants them.
+fn libraries(tree: &Path) -> OsString {
+    let mut found = Vec::new();
+    for parent in [tree.join("usr/lib"), tree.join("lib")] {
+        let triplets = fs::read_dir(&parent)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.to_string_lossy().contains("-linux-gnu"));
+        found.extend(triplets);
+        found.push(parent);
+    }
+    env::join_paths(found).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_found_in_what_each_program_says() {
+        for (said, version) in [
+            ("Dnsmasq version 2.90  Copyright (c) 2000-2024 Simon Kelley", "2.90"),
+            ("dnsdist 1.7.3 (Lua 5.1.4 [LuaJIT 2.1.0-beta3])", "1.7.3"),
+            ("Version 1.17.1\n\nConfigure line: --build=x", "1.17.1"),
+            ("Consul v1.8.7\nProtocol 2 spoken", "1.8.7"),
+            ("DiG 9.18.33-1~deb12u2-Debian", "9.18.33"),
+            ("ip utility, iproute2-6.1.0, libbpf 1.1.2", "6.1.0"),
+        ] {
+            assert_eq!(first_version(said).as_deref(), Some(version), "{said}");
+        }
+        assert_eq!(first_version("no. version."), None);
+    }
+
+    #[test]
+    fn a_missing_program_is_named_with_the_command_that_brings_it() {
+        let error = locate("no-such-resolver").unwrap_err().to_string();
+        assert_eq!(error, "needs no-such-resolver: run cargo xtask test");
+    }
+}

@@ -1,0 +1,130 @@
+//! The names in an ELF object's symbol table: as much of the format as `lint` needs to look for a panic.
+//!
+//! A program that reaches a panic does not load (its last instruction is neither an exit nor a jump), and what the
+//! verifier says then does not name the line. The symbol is there to see before any kernel is asked.
+
+use anyhow::{Context as _, Result, bail};
+
+// gABI, figures 4-8 and 4-16: sizes and offsets of the 64-bit structures.
+const SECTION_TABLE: usize = 0x28;
+const SECTION_ENTRY_SIZE: usize = 0x3a;
+const SECTION_COUNT: usize = 0x3c;
+const SYMBOL_SIZE: usize = 24;
+const SYMBOL_TABLE: u32 = 2;
+
+/// Every name in the symbol table, in its order.
+pub(crate) fn symbols(elf: &[u8]) -> Result<Vec<String>> {
+    // 64-bit, little-endian: what the bpfel target writes.
+    if !elf.starts_with(b"\x7fELF\x02\x01") {
+        bail!("this is no little-endian ELF64 object");
+    }
+    let mut names = Vec::new();
+    for section in 0..half(elf, SECTION_COUNT)? {
+        let header = section_header(elf, section.into())?;
+        if word(header, 0x04)? != SYMBOL_TABLE {
+            continue;
+        }
+        let strings = contents(elf, section_header(elf, word(header, 0x28)? as usize)?)?;
+        for symbol in contents(elf, header)?.chunks_exact(SYMBOL_SIZE) {
+            let name = strings
+                .get(word(symbol, 0)? as usize..)
+                .context("a symbol's name lies outside its table")?;
+            let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
+            if !name.is_empty() {
+                names.push(String::from_utf8_lossy(name).into_owned());
+            }
+        }
+    }
+    Ok(names)
+}
+
+fn section_header(elf: &[u8], index: usize) -> Result<&[u8]> {
+    let size = usize::from(half(elf, SECTION_ENTRY_SIZE)?);
+    let at = double(elf, SECTION_TABLE)?.saturating_add(index.saturating_mul(size));
+    elf.get(at..at.saturating_add(size))
+        .with_context(|| format!("section {index} has no header"))
+}
+
+fn contents<'a>(elf: &'a [u8], header: &[u8]) -> Result<&'a [u8]> {
+    let (at, size) = (double(header, 0x18)?, double(header, 0x20)?);
+    elf.get(at..at.saturating_add(size))
+        .context("a section ends behind the end of the file")
+}
+
+fn half(bytes: &[u8], at: usize) -> Result<u16> {
+    field(bytes, at).map(u16::from_le_bytes)
+}
+
+fn word(bytes: &[u8], at: usize) -> Result<u32> {
+    field(bytes, at).map(u32::from_le_bytes)
+}
+
+fn double(bytes: &[u8], at: usize) -> Result<usize> {
+    usize::try_from(field(bytes, at).map(u64::from_le_bytes)?).context("an offset that no file has")
+}
+
+fn field<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N]> {
+    bytes
+        .get(at..)
+        .and_then(|rest| rest.first_chunk())
+        .copied()
+        .context("the file ends in mid-structure")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Header, symbols, strings, section headers (null, symbols, strings), one after another.
+    fn object(names: &[&str]) -> Vec<u8> {
+        let mut strings = vec![0];
+        let mut symbols = vec![0; SYMBOL_SIZE];
+        for name in names {
+            symbols.extend((strings.len() as u32).to_le_bytes());
+            symbols.extend([0; SYMBOL_SIZE - 4]);
+            strings.extend(name.as_bytes());
+            strings.push(0);
+        }
+        let header = |kind: u32, at: usize, size: usize, link: u32| {
+            let mut header = vec![0; 64];
+            header[0x04..0x08].copy_from_slice(&kind.to_le_bytes());
+            header[0x18..0x20].copy_from_slice(&(at as u64).to_le_bytes());
+            header[0x20..0x28].copy_from_slice(&(size as u64).to_le_bytes());
+            header[0x28..0x2c].copy_from_slice(&link.to_le_bytes());
+            header
+        };
+        let mut elf = vec![0; 64];
+        let table = 64 + symbols.len() + strings.len();
+        elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        elf[SECTION_TABLE..SECTION_TABLE + 8].copy_from_slice(&(table as u64).to_le_bytes());
+        elf[SECTION_ENTRY_SIZE] = 64;
+        elf[SECTION_COUNT] = 3;
+        let headers = [
+            header(0, 0, 0, 0),
+            header(SYMBOL_TABLE, 64, symbols.len(), 2),
+            header(3, 64 + symbols.len(), strings.len(), 0),
+        ];
+        elf.into_iter()
+            .chain(symbols)
+            .chain(strings)
+            .chain(headers.concat())
+            .collect()
+    }
+
+    #[test]
+    fn the_names_come_in_the_table_s_order() {
+        assert_eq!(
+            symbols(&object(&["guard", "core::panicking::panic"])).unwrap(),
+            ["guard", "core::panicking::panic"]
+        );
+        assert!(symbols(&object(&[])).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_cut_object_is_an_error_and_never_a_panic() {
+        let whole = object(&["guard"]);
+        for len in 0..whole.len() {
+            assert!(symbols(&whole[..len]).is_err(), "cut to {len} bytes");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! `cargo xtask`: what a person types while working on dnsguard.
+//!
+//! `setup` installs what the kernel object needs, `ebpf` builds that object reproducibly, `test` runs everything
+//! there is to run and ends with one line of counts, `lint` is what must be clean before a commit. A machine that
+//! cannot build the kernel object still builds, tests and runs the rest with the committed one.
+
+#![forbid(unsafe_code)]
+
+mod advice;
+mod debian;
+mod ebpf;
+mod elf;
+mod linker;
+mod lint;
+mod manifest;
+mod object;
+mod root;
+mod setup;
+mod sources;
+mod step;
+mod tally;
+mod test;
+mod toolchain;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// What a person types while working on dnsguard.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Setup(setup::SetupArgs),
+    Ebpf(ebpf::EbpfArgs),
+    Test(test::TestArgs),
+    Lint(lint::LintArgs),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{} {error:#}", step::red("error:"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    let workspace = Workspace::open()?;
+    match command {
+        Command::Setup(args) => setup::run(&args),
+        Command::Ebpf(args) => ebpf::run(&workspace, &args),
+        Command::Test(args) => test::run(&workspace, &args),
+        Command::Lint(args) => lint::run(&workspace, &args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

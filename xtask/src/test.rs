@@ -1,0 +1,180 @@
+//! `cargo xtask test`: everything there is to test, one command, one line of counts at the end.
+//!
+//! The kernel object is built from source where that can be had, so that the tests see today's programs; the agent is
+//! built with it; then the unit tests run in parallel and the kernel tests, which own network namespaces and real
+//! resolvers, one after the other as root. A step that fails counts as a failed test, and the last line stands.
+
+use std::{env, path::PathBuf, process::Command, process::ExitCode};
+
+use anyhow::{Context as _, Result, anyhow};
+use clap::Args;
+
+use crate::{advice::Advice as _, ebpf, object, root::Root, setup, step, tally::Tally, workspace::Workspace};
+
+/// The check of the committed kernel object, under a name that FILTER can ask for.
+const OBJECT_CHECK: &str = "the_committed_kernel_object_matches_its_sources";
+
+/// The resolvers and tools that the kernel tests run; the lab fetches what is missing.
+const PROGRAMS: [&str; 5] = ["dnsmasq", "dnsdist", "unbound", "consul", "dig"];
+
+/// Run every test; install first what they need.
+///
+/// Builds the kernel object from source (the committed one serves where no toolchain is to be had) and the agent with
+/// it, then runs the unit tests, the kernel tests (as root, by sudo if need be), and the check of the committed kernel
+/// object. The last line of stdout is `N passed, N failed, N skipped`; the exit code is 1 if anything failed.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  cargo xtask test                  everything\n  \
+    cargo xtask test --unit           what needs no root and no resolvers\n  \
+    cargo xtask test a_client_retry   every test whose name contains this")]
+pub(crate) struct TestArgs {
+    /// Run only the tests whose name contains this.
+    filter: Option<String>,
+    /// Run only the unit tests: no root, no resolvers, nothing beside the object's toolchain is installed.
+    #[arg(long)]
+    unit: bool,
+}
+
+pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
+    let mut tally = Tally::default();
+    if let Err((step, error)) = run_steps(workspace, args, &mut tally) {
+        tally.fail(step, &error);
+    }
+    if let Some(filter) = args.filter.as_ref().filter(|_| tally.is_empty()) {
+        tally.fail("the filter", &anyhow!("no test has a name that contains `{filter}`"));
+    }
+    println!("{}", tally.report());
+    Ok(if tally.failed() == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs until a step fails on which the next ones stand; says which that was.
+fn run_steps(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> Result<(), (&'static str, anyhow::Error)> {
+    let root = Root::find();
+    if !args.unit && root.is_none() {
+        let next = "run `sudo -E cargo xtask test`, or `cargo xtask test --unit` for the rest";
+        return Err((
+            "root",
+            anyhow!("the kernel tests need root, and there is no sudo to ask; next: {next}"),
+        ));
+    }
+    let object = provide_object(workspace).map_err(|error| ("the kernel object builds", error))?;
+    let build = Build { workspace, object };
+    let mut agent = build.cargo(&["build", "-p", "guard-user"]);
+    step::stream("building the agent", &mut agent).map_err(|error| ("the agent builds", error))?;
+
+    let filter: Vec<&str> = args.filter.as_deref().into_iter().collect();
+    let packages = ["-p", "guard-common", "-p", "guard-user", "-p", "xtask"];
+    let mut unit = build.cargo(&["test", "--no-fail-fast"]);
+    run_tests("unit tests", unit.args(packages).arg("--").args(&filter), tally);
+    if let Some(root) = root.filter(|_| !args.unit) {
+        if let Err(error) = guard_tests::programs::provide(&PROGRAMS) {
+            // The tests that need one will say so; the others still have their say.
+            tally.fail("the resolvers are here", &error);
+        }
+        let mut kernel = build.cargo(&["test", "--no-fail-fast", "-p", "guard-tests", "--all-targets"]);
+        if root == Root::BySudo {
+            let runner = runner_variable().map_err(|error| ("sudo as cargo's runner", error))?;
+            kernel.env(runner, "sudo -E");
+        }
+        let args = ["--", "--include-ignored", "--test-threads=1"];
+        run_tests("kernel tests", kernel.args(args).args(&filter), tally);
+    }
+    if !args.unit && filter.iter().all(|filter| OBJECT_CHECK.contains(filter)) {
+        check_object(workspace, tally);
+    }
+    Ok(())
+}
+
+/// The object that the tests load: from source where that can be had, else the committed one.
+fn provide_object(workspace: &Workspace) -> Result<TestObject> {
+    let toolchain = match setup::provide() {
+        Ok(toolchain) => toolchain,
+        Err(why) => {
+            let committed = workspace.prebuilt();
+            let shown = workspace.shown(&committed);
+            step::note(&format!("no kernel object from source ({why:#})"));
+            step::note(&format!("testing the committed one, {shown}"));
+            object::read(committed).or_next("cargo xtask setup")?;
+            return Ok(TestObject::Committed);
+        }
+    };
+    let built = object::build(workspace, &toolchain)?;
+    eprint!("{}", built.warnings);
+    Ok(TestObject::FromSource)
+}
+
+enum TestObject {
+    FromSource,
+    Committed,
+}
+
+/// A cargo whose builds embed the object under test, and whose tests find it and the agent.
+struct Build<'a> {
+    workspace: &'a Workspace,
+    object: TestObject,
+}
+
+impl Build<'_> {
+    fn cargo(&self, args: &[&str]) -> Command {
+        let mut command = self.workspace.cargo();
+        // guard-user's build script embeds the file this names, or the committed object without it.
+        let object: PathBuf = match self.object {
+            TestObject::FromSource => {
+                command.env("GUARD_EBPF_OBJECT", self.workspace.object());
+                self.workspace.object()
+            }
+            TestObject::Committed => {
+                command.env_remove("GUARD_EBPF_OBJECT");
+                self.workspace.prebuilt()
+            }
+        };
+        command
+            .env("DNSGUARD_OBJECT", object)
+            .env("DNSGUARD_BIN", self.workspace.agent())
+            .args(args);
+        command
+    }
+}
+
+/// Runs one `cargo test`; its failures go into the tally, also that of a binary which could not say a result.
+fn run_tests(what: &str, command: &mut Command, tally: &mut Tally) {
+    let failed_before = tally.failed();
+    match step::watch(what, command, |line| tally.read(line)) {
+        Ok(status) if !status.success() && tally.failed() == failed_before => {
+            tally.fail(
+                what,
+                &anyhow!("cargo test ended with {status} and named no test; see above"),
+            );
+        }
+        Ok(_) => {}
+        Err(error) => tally.fail(what, &error),
+    }
+}
+
+fn check_object(workspace: &Workspace, tally: &mut Tally) {
+    match ebpf::check(workspace) {
+        Ok(verdict) => {
+            println!("test {OBJECT_CHECK} ... ok ({verdict})");
+            tally.pass();
+        }
+        Err(error) => {
+            println!("test {OBJECT_CHECK} ... FAILED");
+            tally.fail(OBJECT_CHECK, &error);
+        }
+    }
+}
+
+/// The variable that makes cargo start test binaries through sudo: what cargo builds stays the person's own.
+fn runner_variable() -> Result<String> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let version = step::quiet(Command::new(rustc).arg("-vV"))?;
+    let host = version.stdout.lines().find_map(|line| line.strip_prefix("host: "));
+    let host = host.context("`rustc -vV` names no host")?;
+    Ok(format!(
+        "CARGO_TARGET_{}_RUNNER",
+        host.replace(['-', '.'], "_").to_uppercase()
+    ))
+}
