@@ -66,7 +66,13 @@ pub const fn device_slot(ifindex: u32) -> u32 {
 /// Lets the agent hand the shared layouts to aya's typed maps.
 #[cfg(feature = "user")]
 mod user {
-    use crate::{counter::Counters, flow::FlowLine, judge::KeyBucket, policy::{Control, Policy}, remedy::Allowance};
+    use crate::{
+        counter::Counters,
+        flow::FlowLine,
+        judge::KeyBucket,
+        policy::{Control, Policy},
+        remedy::Allowance,
+    };
 
     macro_rules! plain_data {
         ($($type:ty)*) => {

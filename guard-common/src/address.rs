@@ -69,7 +69,12 @@ impl Prefix {
         let mask = Address::from_octets(mask).0;
         let address = Address::from_octets(octets).0;
         Self {
-            address: [address[0] & mask[0], address[1] & mask[1], address[2] & mask[2], address[3] & mask[3]],
+            address: [
+                address[0] & mask[0],
+                address[1] & mask[1],
+                address[2] & mask[2],
+                address[3] & mask[3],
+            ],
             mask,
         }
     }
@@ -110,6 +115,9 @@ mod tests {
     fn octets_keep_their_order() {
         let address = address("2001:db8::7");
         assert_eq!(Address::from_octets(address.octets()), address);
-        assert_eq!(Address::v4(u32::from_ne_bytes([127, 0, 0, 1])).octets()[12..], [127, 0, 0, 1]);
+        assert_eq!(
+            Address::v4(u32::from_ne_bytes([127, 0, 0, 1])).octets()[12..],
+            [127, 0, 0, 1]
+        );
     }
 }

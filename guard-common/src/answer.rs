@@ -82,7 +82,10 @@ pub fn is_answerable<B: Bytes + ?Sized>(frame: &B, packet: &Packet, message: &Me
 /// the answer has a wrong checksum, and its client sees silence.
 #[inline(always)]
 pub fn checksum_state<B: Bytes + ?Sized>(frame: &B, packet: &Packet, udp_len: usize) -> Checksum {
-    match (frame.be16(packet.transport_at + 6), pseudo_header(frame, packet, udp_len)) {
+    match (
+        frame.be16(packet.transport_at + 6),
+        pseudo_header(frame, packet, udp_len),
+    ) {
         (Some(found), Some(sum)) if found == fold(sum) && found != 0 => Checksum::Partial,
         _ => Checksum::Whole,
     }
@@ -121,7 +124,15 @@ impl Plan {
     /// written, if the frame is too short.
     #[inline(always)]
     pub fn write<B: BytesMut + ?Sized>(&self, frame: &mut B) -> Option<()> {
-        let Self { packet, message_at: at, question_end, flags, edns_flags, info_code, checksum } = *self;
+        let Self {
+            packet,
+            message_at: at,
+            question_end,
+            flags,
+            edns_flags,
+            info_code,
+            checksum,
+        } = *self;
         frame.put_be16(at + 2, flags)?;
         frame.put_be16(at + 4, 1)?;
         frame.put_be16(at + 6, 0)?;
@@ -260,3 +271,6 @@ const fn fold(total: u64) -> u16 {
     let total = (total & 0xffff) + (total >> 16);
     total as u16
 }
+
+#[cfg(test)]
+mod tests;

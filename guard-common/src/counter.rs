@@ -85,5 +85,8 @@ impl Default for Counters {
     }
 }
 
-const _: () = assert!(Counter::AnswerFailed as usize + 1 <= FIRST_ACTION);
+const _: () = assert!((Counter::AnswerFailed as usize) < FIRST_ACTION);
 const _: () = assert!(action_index(Verdict::WouldDrop, Reason::Unanswerable) < COUNTERS);
+
+#[cfg(test)]
+mod tests;

@@ -66,7 +66,8 @@ impl Event {
             let chunk = words.next().and_then(|chunk| chunk.first_chunk::<8>());
             chunk.copied().unwrap_or_default()
         };
-        let half = |bytes: [u8; 8], at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let half =
+            |bytes: [u8; 8], at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let quarter = |bytes: [u8; 8], at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
         let (at_ns, key) = (u64::from_ne_bytes(word()), u64::from_ne_bytes(word()));
         let (first, second) = (word(), word());
@@ -96,8 +97,18 @@ impl Event {
             qclass: quarter(fifth, 0),
             name_len: quarter(fifth, 2),
             spare: half(fifth, 4),
-            source: [half(addresses[0], 0), half(addresses[0], 4), half(addresses[1], 0), half(addresses[1], 4)],
-            destination: [half(addresses[2], 0), half(addresses[2], 4), half(addresses[3], 0), half(addresses[3], 4)],
+            source: [
+                half(addresses[0], 0),
+                half(addresses[0], 4),
+                half(addresses[1], 0),
+                half(addresses[1], 4),
+            ],
+            destination: [
+                half(addresses[2], 0),
+                half(addresses[2], 4),
+                half(addresses[3], 0),
+                half(addresses[3], 4),
+            ],
             name,
         })
     }
@@ -107,3 +118,6 @@ impl Event {
         self.name.get(..self.name_len as usize).unwrap_or(&[])
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -100,7 +100,11 @@ impl FlowLine {
                     return Sighting::Elsewhere;
                 }
                 self.entries[slot] = entry;
-                return if age << TIME_UNIT_SHIFT < rapid_ticks { Sighting::Rapid } else { Sighting::Retransmit };
+                return if age << TIME_UNIT_SHIFT < rapid_ticks {
+                    Sighting::Rapid
+                } else {
+                    Sighting::Retransmit
+                };
             }
             let age = if word == 0 { TIME_MASK } else { age };
             if age >= oldest_age {

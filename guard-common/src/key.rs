@@ -44,12 +44,17 @@ impl Key {
                 break;
             }
             let at = question.name_at + block * 16;
-            hash = secret.mix(fold_case(packet.le64(at)?) ^ second, fold_case(packet.le64(at + 8)?) ^ hash);
+            hash = secret.mix(
+                fold_case(packet.le64(at)?) ^ second,
+                fold_case(packet.le64(at + 8)?) ^ hash,
+            );
         }
         // The last sixteen bytes end where the name ends. They overlap the last block, and for a short name they reach
         // back into the twenty bytes of UDP and DNS header in front of it: those are shifted out.
         let high = packet.le64(end - 8)? >> (8_usize.saturating_sub(length) * 8);
-        let low = packet.le64(end - 16)?.unbounded_shr(16_usize.saturating_sub(length) as u32 * 8);
+        let low = packet
+            .le64(end - 16)?
+            .unbounded_shr(16_usize.saturating_sub(length) as u32 * 8);
         hash = secret.mix(fold_case(low) ^ second, fold_case(high) ^ hash);
         let rest = (length as u64) << 32 | (question.qtype as u64) << 16 | question.qclass as u64;
         hash = secret.mix(hash ^ third, rest ^ fourth);
@@ -74,13 +79,23 @@ mod tests {
 
     use super::*;
 
-    const SECRET: Secret = Secret([0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321, 0x5555_aaaa_3333_cccc, 0x77]);
+    const SECRET: Secret = Secret([
+        0x1234_5678_9abc_def1,
+        0x0fed_cba9_8765_4321,
+        0x5555_aaaa_3333_cccc,
+        0x77,
+    ]);
 
     /// A packet of 20 header bytes and this wire name, and its key.
     fn key(name: &[u8], qtype: u16) -> Key {
         let mut packet = std::vec![0xee_u8; 20];
         packet.extend_from_slice(name);
-        let question = Question { name_at: 20, name_len: name.len(), qtype, qclass: 1 };
+        let question = Question {
+            name_at: 20,
+            name_len: name.len(),
+            qtype,
+            qclass: 1,
+        };
         Key::of(packet.as_slice(), &question, &SECRET).unwrap()
     }
 
@@ -108,7 +123,12 @@ mod tests {
             let mut other = std::vec![0x22_u8; 20 + length];
             one[20..].fill(7);
             other[20..].fill(7);
-            let question = Question { name_at: 20, name_len: length, qtype: 1, qclass: 1 };
+            let question = Question {
+                name_at: 20,
+                name_len: length,
+                qtype: 1,
+                qclass: 1,
+            };
             let of = |packet: &[u8]| Key::of(packet, &question, &SECRET).unwrap();
             assert_eq!(of(&one), of(&other), "length {length}");
         }

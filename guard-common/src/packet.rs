@@ -110,7 +110,11 @@ impl Packet {
         }
         // More fragments to come, or an offset into a datagram that began elsewhere (RFC 791 section 3.1).
         if frame.be16(ip_at + 6).ok_or(Stop::Malformed)? & 0x3fff != 0 {
-            return Err(if protocol == PROTOCOL_UDP { Stop::Fragment } else { Stop::Other });
+            return Err(if protocol == PROTOCOL_UDP {
+                Stop::Fragment
+            } else {
+                Stop::Other
+            });
         }
         let ip_len = frame.be16(ip_at + 2).ok_or(Stop::Malformed)? as usize;
         Self::ports(frame, Family::V4, transport, ip_at, ip_at + header_len, ip_len)
@@ -124,7 +128,10 @@ impl Packet {
         }
         let mut at = ip_at + Ipv6Hdr::LEN;
         for _ in 0..MAX_EXTENSION_HEADERS {
-            if !matches!(next, PROTOCOL_HOP_BY_HOP | PROTOCOL_ROUTING | PROTOCOL_DESTINATION_OPTIONS) {
+            if !matches!(
+                next,
+                PROTOCOL_HOP_BY_HOP | PROTOCOL_ROUTING | PROTOCOL_DESTINATION_OPTIONS
+            ) {
                 break;
             }
             next = frame.u8(at).ok_or(Stop::Malformed)?;
@@ -132,7 +139,11 @@ impl Packet {
         }
         if next == PROTOCOL_FRAGMENT {
             let carried = frame.u8(at).ok_or(Stop::Malformed)?;
-            return Err(if carried == PROTOCOL_UDP { Stop::Fragment } else { Stop::Other });
+            return Err(if carried == PROTOCOL_UDP {
+                Stop::Fragment
+            } else {
+                Stop::Other
+            });
         }
         let transport = transport(next).ok_or(Stop::Other)?;
         let ip_len = frame.be16(ip_at + 4).ok_or(Stop::Malformed)? as usize + Ipv6Hdr::LEN;
@@ -188,8 +199,18 @@ impl Packet {
         match self.family {
             Family::V4 => Some((Address::v4(frame.ne32(at + 12)?), Address::v4(frame.ne32(at + 16)?))),
             Family::V6 => Some((
-                Address([frame.ne32(at + 8)?, frame.ne32(at + 12)?, frame.ne32(at + 16)?, frame.ne32(at + 20)?]),
-                Address([frame.ne32(at + 24)?, frame.ne32(at + 28)?, frame.ne32(at + 32)?, frame.ne32(at + 36)?]),
+                Address([
+                    frame.ne32(at + 8)?,
+                    frame.ne32(at + 12)?,
+                    frame.ne32(at + 16)?,
+                    frame.ne32(at + 20)?,
+                ]),
+                Address([
+                    frame.ne32(at + 24)?,
+                    frame.ne32(at + 28)?,
+                    frame.ne32(at + 32)?,
+                    frame.ne32(at + 36)?,
+                ]),
             )),
         }
     }
@@ -213,3 +234,6 @@ const fn transport(protocol: u8) -> Option<Transport> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

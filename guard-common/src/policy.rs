@@ -78,13 +78,21 @@ impl Policy {
     /// Watch, or act.
     #[inline(always)]
     pub const fn mode(&self) -> Mode {
-        if self.mode == Mode::Enforce as u32 { Mode::Enforce } else { Mode::Observe }
+        if self.mode == Mode::Enforce as u32 {
+            Mode::Enforce
+        } else {
+            Mode::Observe
+        }
     }
 
     /// What happens to a held query.
     #[inline(always)]
     pub const fn action(&self) -> Action {
-        if self.action == Action::Drop as u32 { Action::Drop } else { Action::Answer }
+        if self.action == Action::Drop as u32 {
+            Action::Drop
+        } else {
+            Action::Answer
+        }
     }
 
     /// Adds a port on which DNS is spoken.
@@ -100,7 +108,9 @@ impl Policy {
 
     /// Adds a range whose addresses get answers. False if there is no room for it.
     pub fn trust(&mut self, prefix: Prefix) -> bool {
-        let Some(slot) = self.trusted.get_mut(self.trusted_len as usize) else { return false };
+        let Some(slot) = self.trusted.get_mut(self.trusted_len as usize) else {
+            return false;
+        };
         *slot = prefix;
         self.trusted_len += 1;
         true
@@ -141,7 +151,15 @@ mod tests {
     use super::*;
 
     fn policy() -> Policy {
-        Policy::new(Mode::Observe, Action::Answer, Rules { hold_ticks: 1, hold_max_ticks: 1, test_ticks: 1 })
+        Policy::new(
+            Mode::Observe,
+            Action::Answer,
+            Rules {
+                hold_ticks: 1,
+                hold_max_ticks: 1,
+                test_ticks: 1,
+            },
+        )
     }
 
     #[test]

@@ -103,7 +103,13 @@ impl Message {
             qtype: frame.be16(type_at).ok_or(Unreadable::Short)?,
             qclass: frame.be16(type_at + 2).ok_or(Unreadable::Short)?,
         };
-        Ok(Self { at, end, id, flags, question })
+        Ok(Self {
+            at,
+            end,
+            id,
+            flags,
+            question,
+        })
     }
 
     /// Whether QR is set.
@@ -151,3 +157,6 @@ pub fn name_len<B: Bytes + ?Sized>(frame: &B, name_at: usize) -> Result<usize, U
     }
     Err(Unreadable::Name)
 }
+
+#[cfg(test)]
+mod tests;

@@ -142,7 +142,11 @@ impl Allowance {
     #[inline(always)]
     pub fn spend(&mut self, client: u32, until: Ticks, limit: u32) -> bool {
         let owner = client as u64 | ((until.0 & 0xffff) as u64) << 32;
-        let count = if self.0 & 0xffff_ffff_ffff == owner { self.0 >> 48 } else { 0 };
+        let count = if self.0 & 0xffff_ffff_ffff == owner {
+            self.0 >> 48
+        } else {
+            0
+        };
         if count >= limit as u64 {
             return false;
         }
@@ -157,13 +161,22 @@ mod tests {
     use crate::judge::Rules;
 
     fn policy(mode: Mode, action: Action) -> Policy {
-        let rules = Rules { hold_ticks: 1, hold_max_ticks: 1, test_ticks: 1 };
+        let rules = Rules {
+            hold_ticks: 1,
+            hold_max_ticks: 1,
+            test_ticks: 1,
+        };
         let mut policy = Policy::new(mode, action, rules);
         policy.answers_per_hold = 10;
         policy
     }
 
-    const HELD: Held = Held { trusted: true, source_port: 40_000, answerable: true, held_in_hold: 1 };
+    const HELD: Held = Held {
+        trusted: true,
+        source_port: 40_000,
+        answerable: true,
+        held_in_hold: 1,
+    };
 
     #[test]
     fn only_a_plain_query_of_a_trusted_client_is_answered() {
@@ -171,9 +184,27 @@ mod tests {
         let of = |held: Held| remedy(&policy, &held, || true);
         assert_eq!(of(HELD), (Verdict::Answer, Reason::Loop));
         assert_eq!(of(Held { trusted: false, ..HELD }), (Verdict::Drop, Reason::Untrusted));
-        assert_eq!(of(Held { source_port: 53, ..HELD }), (Verdict::Drop, Reason::Untrusted));
-        assert_eq!(of(Held { answerable: false, ..HELD }), (Verdict::Drop, Reason::Unanswerable));
-        assert_eq!(of(Held { held_in_hold: 11, ..HELD }), (Verdict::Drop, Reason::Silenced));
+        assert_eq!(
+            of(Held {
+                source_port: 53,
+                ..HELD
+            }),
+            (Verdict::Drop, Reason::Untrusted)
+        );
+        assert_eq!(
+            of(Held {
+                answerable: false,
+                ..HELD
+            }),
+            (Verdict::Drop, Reason::Unanswerable)
+        );
+        assert_eq!(
+            of(Held {
+                held_in_hold: 11,
+                ..HELD
+            }),
+            (Verdict::Drop, Reason::Silenced)
+        );
         assert_eq!(remedy(&policy, &HELD, || false), (Verdict::Drop, Reason::Silenced));
     }
 

@@ -1,5 +1,8 @@
 //! Time as the judge knows it: a number the caller passes in.
 
+/// Ticks by which the clock of one CPU may seem ahead of another's, with a lot to spare: a minute.
+const AHEAD: u32 = 1 << 16;
+
 /// A moment, in ticks of 2^20 ns (about 1.05 ms) since boot.
 ///
 /// Ticks are a shift away from the kernel's nanoseconds, and 32 bits of them last 52 days; comparisons wrap.
@@ -17,24 +20,26 @@ impl Ticks {
         Self((ns >> Self::SHIFT) as u32)
     }
 
-    /// Ticks that have gone by since `earlier`; 0 when `earlier` is up to 26 days in the future, as it can be when two
-    /// CPUs read the clock at about the same time.
+    /// Ticks that have gone by since `earlier`; 0 when `earlier` is up to a minute in the future, as it can be by a tick
+    /// or two when two CPUs read the clock at about the same time.
     #[inline(always)]
     pub const fn since(self, earlier: Self) -> u32 {
         let elapsed = self.0.wrapping_sub(earlier.0);
-        if elapsed > u32::MAX / 2 { 0 } else { elapsed }
+        if elapsed > u32::MAX - AHEAD { 0 } else { elapsed }
+    }
+
+    /// Whether this moment is before `end`, which was set `longest` ticks ahead at the most. What is further ahead is
+    /// long past: the ticks have wrapped since.
+    #[inline(always)]
+    pub const fn is_before(self, end: Self, longest: u32) -> bool {
+        let left = end.0.wrapping_sub(self.0);
+        left != 0 && left <= longest
     }
 
     /// The moment `ticks` later; `ticks` at most 26 days.
     #[inline(always)]
     pub const fn plus(self, ticks: u32) -> Self {
         Self(self.0.wrapping_add(ticks))
-    }
-
-    /// Whether this moment is at or after `other`.
-    #[inline(always)]
-    pub const fn reached(self, other: Self) -> bool {
-        self.0.wrapping_sub(other.0) <= u32::MAX / 2
     }
 }
 
@@ -58,8 +63,18 @@ mod tests {
         let after = before.plus(5);
         assert_eq!(after.since(before), 5);
         assert_eq!(before.since(after), 0);
-        assert!(after.reached(before));
-        assert!(!before.reached(after));
+        assert!(before.is_before(after, 5));
+        assert!(!after.is_before(before, 5) && !after.is_before(after, 5));
+    }
+
+    #[test]
+    fn what_was_set_weeks_ago_is_past() {
+        let set = Ticks(7);
+        for days in 1..52 {
+            let later = set.plus(days * 82_397_461);
+            assert!(!later.is_before(set, 300_000), "{days} days");
+            assert!(later.since(set) > 300_000, "{days} days");
+        }
     }
 
     #[test]

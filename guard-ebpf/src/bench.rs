@@ -76,6 +76,12 @@ pub(crate) fn settle(flow: u64) {
     judge_settle(flow);
 }
 
+/// Takes note of an error.
+#[inline(always)]
+pub(crate) fn failed(case: &Case) {
+    judge_failure(case);
+}
+
 /// What becomes of a held query.
 #[inline(always)]
 pub(crate) fn sentence(held: &Held, case: &Case, ruling: &Ruling) -> (Verdict, Reason) {
@@ -105,13 +111,23 @@ pub(crate) fn trusts(address: &Address) -> bool {
 #[inline(never)]
 extern "C" fn judge_query(case: *const Case, ruling: *mut Ruling) -> u32 {
     // SAFETY: the callers pass references; the verifier wants the check for null.
-    let (Some(case), Some(ruling)) = (unsafe { case.as_ref() }, unsafe { ruling.as_mut() }) else { return 0 };
+    let (Some(case), Some(ruling)) = (unsafe { case.as_ref() }, unsafe { ruling.as_mut() }) else {
+        return 0;
+    };
     let Some(policy) = policy() else { return 0 };
     let now = Ticks::from_ns(case.now_ns);
     let place = Place::new(case.ifindex, case.egress);
     let sighting = Sighting::from_u8(judge_sight(case.flow, place.number(), now.0, policy.rapid_ticks) as u8);
-    let hop = Hop { client: case.client, server: case.server, id: case.id, same_host: case.same_host, sighting };
-    let Some(bucket) = KEYS.get_ptr_mut(key_bucket(case.key)) else { return 0 };
+    let hop = Hop {
+        client: case.client,
+        server: case.server,
+        id: case.id,
+        same_host: case.same_host,
+        sighting,
+    };
+    let Some(bucket) = KEYS.get_ptr_mut(key_bucket(case.key)) else {
+        return 0;
+    };
     let rules = policy.rules;
     // SAFETY: a live slot of the array, used by one CPU at a time while its lock is held. Nothing between lock and
     // unlock calls anything.
@@ -121,7 +137,9 @@ extern "C" fn judge_query(case: *const Case, ruling: *mut Ruling) -> u32 {
         bpf_spin_unlock((&raw mut (*bucket).lock).cast());
         verdict
     };
-    let Some(counters) = DeviceCounters::of(case.ifindex) else { return 0 };
+    let Some(counters) = DeviceCounters::of(case.ifindex) else {
+        return 0;
+    };
     match sighting {
         Sighting::Retransmit => counters.count(Counter::Retransmits),
         Sighting::Elsewhere => counters.count(Counter::SeenElsewhere),
@@ -140,9 +158,13 @@ extern "C" fn judge_query(case: *const Case, ruling: *mut Ruling) -> u32 {
 #[inline(never)]
 extern "C" fn judge_answer(case: *const Case, ruling: *mut Ruling) -> u32 {
     // SAFETY: as above.
-    let (Some(case), Some(ruling)) = (unsafe { case.as_ref() }, unsafe { ruling.as_mut() }) else { return 0 };
+    let (Some(case), Some(ruling)) = (unsafe { case.as_ref() }, unsafe { ruling.as_mut() }) else {
+        return 0;
+    };
     let Some(policy) = policy() else { return 0 };
-    let Some(bucket) = KEYS.get_ptr_mut(key_bucket(case.key)) else { return 0 };
+    let Some(bucket) = KEYS.get_ptr_mut(key_bucket(case.key)) else {
+        return 0;
+    };
     let rules = policy.rules;
     // SAFETY: as above.
     let verdict = unsafe {
@@ -161,6 +183,25 @@ extern "C" fn judge_answer(case: *const Case, ruling: *mut Ruling) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
+extern "C" fn judge_failure(case: *const Case) -> u32 {
+    // SAFETY: as above.
+    let Some(case) = (unsafe { case.as_ref() }) else {
+        return 0;
+    };
+    let Some(bucket) = KEYS.get_ptr_mut(key_bucket(case.key)) else {
+        return 0;
+    };
+    // SAFETY: as above.
+    unsafe {
+        bpf_spin_lock((&raw mut (*bucket).lock).cast());
+        (*bucket).failed(case.key);
+        bpf_spin_unlock((&raw mut (*bucket).lock).cast());
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
 extern "C" fn judge_sentence(held: *const Held, case: *const Case, ruling: *const Ruling) -> u32 {
     // SAFETY: as above.
     let (Some(held), Some(case), Some(ruling)) = (unsafe { (held.as_ref(), case.as_ref(), ruling.as_ref()) }) else {
@@ -169,7 +210,9 @@ extern "C" fn judge_sentence(held: *const Held, case: *const Case, ruling: *cons
     let Some(policy) = policy() else { return 0 };
     let Some(control) = CONTROL.get(0) else { return 0 };
     let (verdict, reason) = remedy(policy, held, || {
-        let digest = control.secret.mix(case.key.0, case.client.address as u64 ^ control.secret.0[2]);
+        let digest = control
+            .secret
+            .mix(case.key.0, case.client.address as u64 ^ control.secret.0[2]);
         match ALLOWANCES.get_ptr_mut(allowance_slot(digest)) {
             // SAFETY: a live slot of the array. CPUs that race for it may count one answer too few.
             Some(slot) => unsafe { (*slot).spend(digest as u32, ruling.until, policy.answers_per_client) },
@@ -182,7 +225,9 @@ extern "C" fn judge_sentence(held: *const Held, case: *const Case, ruling: *cons
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn judge_sight(flow: u64, place: u32, now: u32, rapid_ticks: u32) -> u32 {
-    let Some(line) = FLOWS.get_ptr_mut(flow_line(flow)) else { return Sighting::New as u32 };
+    let Some(line) = FLOWS.get_ptr_mut(flow_line(flow)) else {
+        return Sighting::New as u32;
+    };
     // SAFETY: a live slot of the array. CPUs that race for it write whole words.
     unsafe { (*line).sight(flow as u32, Place::from_number(place), Ticks(now), rapid_ticks) as u32 }
 }
@@ -201,7 +246,9 @@ extern "C" fn judge_settle(flow: u64) -> u32 {
 #[inline(never)]
 extern "C" fn judge_trusts(address: *const Address) -> u32 {
     // SAFETY: as above.
-    let Some(address) = (unsafe { address.as_ref() }) else { return 0 };
+    let Some(address) = (unsafe { address.as_ref() }) else {
+        return 0;
+    };
     let Some(policy) = policy() else { return 0 };
     policy.trusts(address) as u32
 }

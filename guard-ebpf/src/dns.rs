@@ -8,7 +8,7 @@ use guard_common::{
     answer::{EDE_CACHED_ERROR, EDE_OTHER, Plan, is_answerable},
     counter::{Counter, action_index},
     judge::{Endpoint, Note, Ruling},
-    packet::{Family, Packet, Transport},
+    packet::{Family, Transport},
     policy::Control,
     question::{Message, Unreadable},
     remedy::{Held, Verdict},
@@ -38,9 +38,13 @@ pub(crate) const ANSWER: u32 = 0x1_0003;
 #[inline(always)]
 pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 {
     // SAFETY: the callers pass references; the verifier wants the check for null.
-    let Some(case) = (unsafe { case.as_mut() }) else { return PASS };
+    let Some(case) = (unsafe { case.as_mut() }) else {
+        return PASS;
+    };
     let packet = headers.unpack();
-    let Some(counters) = DeviceCounters::of(door.ifindex()) else { return PASS };
+    let Some(counters) = DeviceCounters::of(door.ifindex()) else {
+        return PASS;
+    };
     let Some(control) = CONTROL.get(0) else { return PASS };
     // SAFETY: the helper takes nothing and reads the clock of the last tick.
     let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
@@ -71,12 +75,20 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
             return PASS;
         }
     };
-    let Some(policy) = POLICIES.get(control.active & 1) else { return PASS };
-    let server_port = if message.is_response() { packet.source_port } else { packet.destination_port };
+    let Some(policy) = POLICIES.get(control.active & 1) else {
+        return PASS;
+    };
+    let server_port = if message.is_response() {
+        packet.source_port
+    } else {
+        packet.destination_port
+    };
     if !policy.has_port(server_port) {
         return PASS;
     }
-    let Some(()) = fill(case, door, control, &frame, &packet, &message, now_ns) else { return PASS };
+    let Some(()) = fill(case, door, control, headers, &frame, &message, now_ns) else {
+        return PASS;
+    };
 
     if !message.is_response() {
         counters.count(match packet.family {
@@ -88,6 +100,7 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
     bench::settle(case.flow);
     if !message.is_answer() {
         counters.count(Counter::Errors);
+        bench::failed(case);
         return PASS;
     }
     counters.count(Counter::Answers);
@@ -100,11 +113,12 @@ fn fill<D: Door>(
     case: &mut Case,
     door: &D,
     control: &Control,
+    headers: Headers,
     frame: &Frame,
-    packet: &Packet,
     message: &Message,
     now_ns: u64,
 ) -> Option<()> {
+    let packet = headers.unpack();
     let secret = &control.secret;
     let key = door.key(&message.question)?;
     let (source, destination) = packet.addresses(frame)?;
@@ -117,11 +131,17 @@ fn fill<D: Door>(
         key,
         flow: secret.mix(client.0 ^ key.0, server.0.rotate_left(32) ^ ports_and_id),
         now_ns,
-        client: Endpoint { address: client.0 as u16, port: client.1 },
-        server: Endpoint { address: server.0 as u16, port: server.1 },
+        client: Endpoint {
+            address: client.0 as u16,
+            port: client.1,
+        },
+        server: Endpoint {
+            address: server.0 as u16,
+            port: server.1,
+        },
         ifindex,
         id: message.id,
-        egress: D::EGRESS,
+        egress: headers.is_egress(),
         same_host: ifindex == LOOPBACK_IFINDEX || source == destination,
     };
     Some(())
@@ -131,13 +151,23 @@ fn fill<D: Door>(
 #[inline(always)]
 pub(crate) fn act<D: Door>(door: &D, headers: Headers, case: *const Case, ruling: *const Ruling) -> u32 {
     // SAFETY: the callers pass references; the verifier wants the check for null.
-    let (Some(case), Some(ruling)) = (unsafe { case.as_ref() }, unsafe { ruling.as_ref() }) else { return PASS };
+    let (Some(case), Some(ruling)) = (unsafe { case.as_ref() }, unsafe { ruling.as_ref() }) else {
+        return PASS;
+    };
     let packet = headers.unpack();
     let frame = door.frame();
-    let Some(counters) = DeviceCounters::of(case.ifindex) else { return PASS };
-    let Some((start, end)) = packet.payload(&frame) else { return PASS };
-    let Ok(message) = Message::read_by(&frame, start, end, |at| door.name_len(at)) else { return PASS };
-    let Some((source, destination)) = packet.addresses(&frame) else { return PASS };
+    let Some(counters) = DeviceCounters::of(case.ifindex) else {
+        return PASS;
+    };
+    let Some((start, end)) = packet.payload(&frame) else {
+        return PASS;
+    };
+    let Ok(message) = Message::read_by(&frame, start, end, |at| door.name_len(at)) else {
+        return PASS;
+    };
+    let Some((source, destination)) = packet.addresses(&frame) else {
+        return PASS;
+    };
     let verdict = if ruling.held {
         let held = Held {
             trusted: bench::trusts(&source),
@@ -152,7 +182,12 @@ pub(crate) fn act<D: Door>(door: &D, headers: Headers, case: *const Case, ruling
         Verdict::Pass
     };
     if !matches!(ruling.note, Note::None) {
-        let sighted = Sighted { case, source, destination, verdict };
+        let sighted = Sighted {
+            case,
+            source,
+            destination,
+            verdict,
+        };
         event::tell(counters, &frame, &packet, &message, ruling, &sighted);
     }
     match verdict {

@@ -1,26 +1,16 @@
-//! From a packet at a hook to its ports.
-//!
-//! This much is done for every packet, in line. What speaks DNS goes on to `dns`, through functions of their own: the
-//! verifier checks such a function once, for all headers that may have led to it, where it would check straight code
-//! again for each of them.
+//! How a hook reaches its packet: what XDP and TC have each in their own way.
 
 use guard_common::{
     answer::Checksum,
-    counter::Counter,
     judge::Ruling,
     key::Key,
-    packet::{Family, Packet, Stop, Transport},
+    packet::{Family, Packet, Transport},
     question::{Question, Unreadable},
 };
 
-use crate::{
-    bench::{self, Case, NO_CASE, NO_RULING},
-    dns,
-    frame::Frame,
-    maps::{CONTROL, DeviceCounters, POLICIES},
-};
+use crate::{bench::Case, frame::Frame};
 
-/// How a hook reaches its packet.
+/// A hook with a packet at it.
 pub(crate) trait Door {
     /// Whether packets leave through it.
     const EGRESS: bool;
@@ -59,7 +49,7 @@ pub(crate) trait Door {
     fn answer(&self, headers: Headers, info_code: u32) -> u32;
 }
 
-/// A [`Packet`] in two numbers, to hand it to a function.
+/// A [`Packet`] and its direction in two numbers, to hand them to a function.
 #[derive(Clone, Copy)]
 pub(crate) struct Headers {
     pub(crate) offsets: u64,
@@ -68,17 +58,24 @@ pub(crate) struct Headers {
 
 impl Headers {
     #[inline(always)]
-    const fn pack(packet: &Packet) -> Self {
+    pub(crate) const fn pack(packet: &Packet, egress: bool) -> Self {
         let v6 = matches!(packet.family, Family::V6) as u64;
         let tcp = matches!(packet.transport, Transport::Tcp) as u64;
         Self {
             offsets: packet.ip_len as u64
                 | (packet.ip_at as u64) << 32
                 | (packet.transport_at as u64) << 40
+                | (egress as u64) << 61
                 | v6 << 62
                 | tcp << 63,
             ports: (packet.source_port as u32) << 16 | packet.destination_port as u32,
         }
+    }
+
+    /// Whether the packet is leaving.
+    #[inline(always)]
+    pub(crate) const fn is_egress(self) -> bool {
+        self.offsets >> 61 & 1 == 1
     }
 
     #[inline(always)]
@@ -86,48 +83,16 @@ impl Headers {
         let Self { offsets, ports } = self;
         Packet {
             family: if offsets >> 62 & 1 == 1 { Family::V6 } else { Family::V4 },
-            transport: if offsets >> 63 == 1 { Transport::Tcp } else { Transport::Udp },
+            transport: if offsets >> 63 == 1 {
+                Transport::Tcp
+            } else {
+                Transport::Udp
+            },
             ip_at: (offsets >> 32 & 0x3f) as usize,
             transport_at: (offsets >> 40 & 0x3ff) as usize,
             ip_len: (offsets & 0x3_ffff) as usize,
             source_port: (ports >> 16) as u16,
             destination_port: ports as u16,
         }
-    }
-}
-
-/// Judges one packet; tells what the program is to return.
-#[inline(always)]
-pub(crate) fn judge<D: Door>(door: &D) -> u32 {
-    let packet = match Packet::walk(&door.frame()) {
-        Ok(packet) => packet,
-        Err(Stop::Other) => return D::PASS,
-        Err(stop) => {
-            if let Some(counters) = DeviceCounters::of(door.ifindex()) {
-                counters.count(if matches!(stop, Stop::Fragment) { Counter::Fragments } else { Counter::BadHeader });
-            }
-            return D::PASS;
-        }
-    };
-    let Some(control) = CONTROL.get(0) else { return D::PASS };
-    let Some(policy) = POLICIES.get(control.active & 1) else { return D::PASS };
-    if !policy.has_port(packet.destination_port) && !policy.has_port(packet.source_port) {
-        return D::PASS;
-    }
-    // One after the other and not one in the other: together, their variables do not fit the stack of a program.
-    let headers = Headers::pack(&packet);
-    let (mut case, mut ruling) = (NO_CASE, NO_RULING);
-    let worth_acting = match door.read(headers, &mut case) {
-        dns::QUERY => bench::query(&case, &mut ruling),
-        dns::ANSWER => bench::answered(&case, &mut ruling),
-        _ => false,
-    };
-    if !worth_acting {
-        return D::PASS;
-    }
-    match door.act(headers, &case, &ruling) {
-        dns::PASS => D::PASS,
-        dns::DROP => D::DROP,
-        info_code => door.answer(headers, info_code),
     }
 }

@@ -1,8 +1,9 @@
 //! The doors of dnsguard: one thin program per hook.
 //!
 //! ```text
-//! xdp, tc -> door (headers) -> dns (message, verdict) -> bench (the judge on its maps)
-//!                                                    \-> event, answer
+//! xdp, tc -> hook (ports) -> dns (message, verdict) -> bench (the judge on its maps)
+//!     \\          \\              \\-> event (the agent)
+//!      '---------- '-> door (how a hook reaches its packet)
 //! ```
 //!
 //! What differs between XDP and TC is how a packet is reached, resized and sent. All rules are in `guard-common`.
@@ -15,6 +16,7 @@ mod dns;
 mod door;
 mod event;
 mod frame;
+mod hook;
 mod maps;
 mod step;
 mod tc;

@@ -34,7 +34,12 @@ pub(crate) const fn unpack_name_len(returned: u32) -> Result<usize, Unreadable> 
 
 #[inline(always)]
 pub(crate) const fn pack_question(question: &Question) -> u64 {
-    let Question { name_at, name_len, qtype, qclass } = *question;
+    let Question {
+        name_at,
+        name_len,
+        qtype,
+        qclass,
+    } = *question;
     (name_at as u64) << 48 | (name_len as u64) << 32 | (qtype as u64) << 16 | qclass as u64
 }
 

@@ -16,8 +16,9 @@ use guard_common::{
 use crate::{
     bench::Case,
     dns,
-    door::{self, Door, Headers},
+    door::{Door, Headers},
     frame::Frame,
+    hook,
     maps::DeviceCounters,
     step,
 };
@@ -29,12 +30,13 @@ const STOLEN: i32 = 4;
 /// `bpf_redirect` puts the packet into the interface's receive path.
 const INTO_RECEIVE_PATH: u64 = 1;
 
+/// A packet at a TC hook. The functions below do not need to know which: the headers tell them.
 struct TcDoor<const EGRESS: bool>(*mut __sk_buff);
 
 /// Judges the packet of this context and carries the verdict out.
 #[inline(always)]
 pub(crate) fn run<const EGRESS: bool>(context: *mut __sk_buff) -> i32 {
-    door::judge(&TcDoor::<EGRESS>(context)) as i32
+    hook::judge(&TcDoor::<EGRESS>(context)) as i32
 }
 
 impl<const EGRESS: bool> Door for TcDoor<EGRESS> {
@@ -97,38 +99,33 @@ impl<const EGRESS: bool> Door for TcDoor<EGRESS> {
 
     #[inline(always)]
     fn read(&self, headers: Headers, case: &mut Case) -> u32 {
-        if EGRESS {
-            tc_read_out(self.0, headers.offsets, headers.ports, case)
-        } else {
-            tc_read_in(self.0, headers.offsets, headers.ports, case)
-        }
+        tc_read(self.0, headers.offsets, headers.ports, case)
     }
 
     #[inline(always)]
     fn act(&self, headers: Headers, case: &Case, ruling: &Ruling) -> u32 {
-        if EGRESS {
-            tc_act_out(self.0, headers.offsets, headers.ports, case, ruling)
-        } else {
-            tc_act_in(self.0, headers.offsets, headers.ports, case, ruling)
-        }
+        #[cfg(feature = "log")]
+        aya_log_ebpf::debug!(
+            &aya_ebpf::programs::TcContext::new(self.0),
+            "key {:x}: note {}, held {}, {} hops",
+            case.key.0,
+            ruling.note as u8,
+            ruling.held as u8,
+            ruling.hops
+        );
+        tc_act(self.0, headers.offsets, headers.ports, case, ruling)
     }
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tc_read_in(context: *mut __sk_buff, offsets: u64, ports: u32, case: *mut Case) -> u32 {
+extern "C" fn tc_read(context: *mut __sk_buff, offsets: u64, ports: u32, case: *mut Case) -> u32 {
     dns::read(&TcDoor::<false>(context), Headers { offsets, ports }, case)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tc_read_out(context: *mut __sk_buff, offsets: u64, ports: u32, case: *mut Case) -> u32 {
-    dns::read(&TcDoor::<true>(context), Headers { offsets, ports }, case)
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn tc_act_in(
+extern "C" fn tc_act(
     context: *mut __sk_buff,
     offsets: u64,
     ports: u32,
@@ -136,18 +133,6 @@ extern "C" fn tc_act_in(
     ruling: *const Ruling,
 ) -> u32 {
     dns::act(&TcDoor::<false>(context), Headers { offsets, ports }, case, ruling)
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn tc_act_out(
-    context: *mut __sk_buff,
-    offsets: u64,
-    ports: u32,
-    case: *const Case,
-    ruling: *const Ruling,
-) -> u32 {
-    dns::act(&TcDoor::<true>(context), Headers { offsets, ports }, case, ruling)
 }
 
 #[unsafe(no_mangle)]
@@ -168,7 +153,9 @@ extern "C" fn tc_key(context: *mut __sk_buff, question: u64) -> u64 {
 #[inline(never)]
 extern "C" fn tc_answer(context: *mut __sk_buff, offsets: u64, info_code: u32) -> u32 {
     let door = TcDoor::<false>(context);
-    let Some(plan) = dns::plan(&door, Headers { offsets, ports: 0 }, info_code) else { return 0 };
+    let Some(plan) = dns::plan(&door, Headers { offsets, ports: 0 }, info_code) else {
+        return 0;
+    };
     // SAFETY: the context of this call. The helper makes the whole packet linear and writable.
     if unsafe { bpf_skb_change_tail(context, plan.frame_len() as u32, 0) } != 0 {
         return 0;

@@ -19,8 +19,9 @@ use guard_common::{
 use crate::{
     bench::Case,
     dns,
-    door::{self, Door, Headers},
+    door::{Door, Headers},
     frame::Frame,
+    hook,
     maps::DeviceCounters,
     step,
 };
@@ -30,7 +31,7 @@ struct XdpDoor(*mut xdp_md);
 /// Judges the packet of this context and carries the verdict out.
 #[inline(always)]
 pub(crate) fn run(context: *mut xdp_md) -> u32 {
-    door::judge(&XdpDoor(context))
+    hook::judge(&XdpDoor(context))
 }
 
 impl Door for XdpDoor {
@@ -89,6 +90,15 @@ impl Door for XdpDoor {
 
     #[inline(always)]
     fn act(&self, headers: Headers, case: &Case, ruling: &Ruling) -> u32 {
+        #[cfg(feature = "log")]
+        aya_log_ebpf::debug!(
+            &aya_ebpf::programs::XdpContext::new(self.0),
+            "key {:x}: note {}, held {}, {} hops",
+            case.key.0,
+            ruling.note as u8,
+            ruling.held as u8,
+            ruling.hops
+        );
         xdp_act(self.0, headers.offsets, headers.ports, case, ruling)
     }
 }
@@ -101,13 +111,7 @@ extern "C" fn xdp_read(context: *mut xdp_md, offsets: u64, ports: u32, case: *mu
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn xdp_act(
-    context: *mut xdp_md,
-    offsets: u64,
-    ports: u32,
-    case: *const Case,
-    ruling: *const Ruling,
-) -> u32 {
+extern "C" fn xdp_act(context: *mut xdp_md, offsets: u64, ports: u32, case: *const Case, ruling: *const Ruling) -> u32 {
     dns::act(&XdpDoor(context), Headers { offsets, ports }, case, ruling)
 }
 
@@ -129,7 +133,9 @@ extern "C" fn xdp_key(context: *mut xdp_md, question: u64) -> u64 {
 #[inline(never)]
 extern "C" fn xdp_answer(context: *mut xdp_md, offsets: u64, info_code: u32) -> u32 {
     let door = XdpDoor(context);
-    let Some(plan) = dns::plan(&door, Headers { offsets, ports: 0 }, info_code) else { return 0 };
+    let Some(plan) = dns::plan(&door, Headers { offsets, ports: 0 }, info_code) else {
+        return 0;
+    };
     let longer = plan.frame_len() as i32 - door.frame().len() as i32;
     // SAFETY: the context of this call.
     if unsafe { bpf_xdp_adjust_tail(context, longer) } != 0 {

@@ -39,9 +39,14 @@ impl Device {
         }
         let number = |file: &str| {
             let path = folder.join(file);
-            let unreadable = |source| DeviceError::Unreadable { path: path.clone(), source };
+            let unreadable = |source| DeviceError::Unreadable {
+                path: path.clone(),
+                source,
+            };
             let text = fs::read_to_string(&path).map_err(unreadable)?;
-            text.trim().parse().map_err(|_| unreadable(io::ErrorKind::InvalidData.into()))
+            text.trim()
+                .parse()
+                .map_err(|_| unreadable(io::ErrorKind::InvalidData.into()))
         };
         let link_type = number("type")?;
         if !ETHERNET_TYPES.contains(&link_type) {

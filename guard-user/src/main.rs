@@ -19,7 +19,11 @@ mod run;
 mod snapshot;
 mod sys;
 
-use std::{io, process::ExitCode};
+use std::{
+    env,
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+};
 
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
@@ -49,7 +53,10 @@ fn main() -> ExitCode {
                 Some(Err(error)) => return bad_configuration(&error),
                 None => Config::default(),
             };
-            let config = config.with_mode(run.mode).with_interfaces(run.interfaces).with_pin_dir(run.pin_dir);
+            let config = config
+                .with_mode(run.mode)
+                .with_interfaces(run.interfaces)
+                .with_pin_dir(run.pin_dir);
             report(run::run(&config, run.events, run.object.as_deref()))
         }
         Command::Detach(detach) => report(detach_all(&detach)),
@@ -58,7 +65,10 @@ fn main() -> ExitCode {
 
 fn detach_all(detach: &cli::Detach) -> anyhow::Result<()> {
     let removed = datapath::remove_all(&detach.pin_dir)?;
-    println!("{}: {removed} pins removed, nothing of dnsguard is left there", detach.pin_dir.display());
+    println!(
+        "{}: {removed} pins removed, nothing of dnsguard is left there",
+        detach.pin_dir.display()
+    );
     Ok(())
 }
 
@@ -77,12 +87,13 @@ fn report(result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-/// The log goes to standard error: `RUST_LOG` sets its level (`info` unless set).
+/// The log goes to standard error: `RUST_LOG` sets its level. Unless it does, aya's own debug lines stay out.
 fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,aya=warn,aya_obj=warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none())
         .with_target(false)
         .log_internal_errors(false)
         .init();

@@ -20,7 +20,7 @@ use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval},
 };
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     attachment::{Attachment, Hook},
@@ -78,6 +78,7 @@ async fn serve(config: &Config, format: EventFormat, object: Option<&Path>) -> a
         let shared = Arc::clone(&snapshot);
         let metrics = Metrics::new(move || shared.lock().unwrap_or_else(PoisonError::into_inner).clone());
         let mut stopped = stopped.clone();
+        info!("metrics at http://{}/metrics", server.address());
         tokio::spawn(server.serve(metrics, is_ready, async move {
             let _ = stopped.wait_for(|stop| *stop).await;
         }))
@@ -92,10 +93,14 @@ async fn serve(config: &Config, format: EventFormat, object: Option<&Path>) -> a
         lease: config.lease,
         lease_until_ns: monotonic_ns()? + nanoseconds(config.lease),
         ring_losses: None,
+        #[cfg(feature = "kernel-log")]
+        kernel_log: datapath.take_log(),
     };
     agent.observe();
     let interfaces = config.attach.interfaces.clone();
-    agent.output.tell(&Event::ready(config.mode, interfaces), SystemTime::now());
+    agent
+        .output
+        .tell(&Event::ready(config.mode, interfaces), SystemTime::now());
     ready.send_replace(true);
 
     let result = tokio::select! {
@@ -107,7 +112,9 @@ async fn serve(config: &Config, format: EventFormat, object: Option<&Path>) -> a
     stop.send_replace(true);
     let detached = datapath.detach()?;
     for attachment in &detached {
-        agent.output.tell(&Event::detach(attachment, "told to stop"), SystemTime::now());
+        agent
+            .output
+            .tell(&Event::detach(attachment, "told to stop"), SystemTime::now());
     }
     if let Some(http) = http {
         let _ = http.await;
@@ -131,7 +138,10 @@ fn attach(
     snapshot.attachments = datapath.attachments().to_vec();
     for attachment in datapath.attachments() {
         output.tell(&Event::attach(attachment), SystemTime::now());
-        snapshot.attach_errors.entry((attachment.device.clone(), attachment.hook.word())).or_default();
+        snapshot
+            .attach_errors
+            .entry((attachment.device.clone(), attachment.hook.word()))
+            .or_default();
     }
     for failure in &failures {
         let reason = failure.error.to_string();
@@ -140,7 +150,10 @@ fn attach(
         snapshot.add_attach_error(&failure.device, failure.hook);
     }
     if datapath.attachments().is_empty() {
-        let reasons: Vec<_> = failures.iter().map(|failure| format!("{}: {}", failure.device, failure.error)).collect();
+        let reasons: Vec<_> = failures
+            .iter()
+            .map(|failure| format!("{}: {}", failure.device, failure.error))
+            .collect();
         bail!("nothing could be attached: {}", reasons.join("; "));
     }
     Ok(())
@@ -157,6 +170,8 @@ struct Agent {
     lease_until_ns: u64,
     /// Events that the kernel had lost when they were last counted.
     ring_losses: Option<u64>,
+    #[cfg(feature = "kernel-log")]
+    kernel_log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
 }
 
 impl Agent {
@@ -168,7 +183,7 @@ impl Agent {
         }
         loop {
             tokio::select! {
-                _ = renewals.tick() => self.renew()?,
+                _ = renewals.tick() => self.renew(),
                 _ = ticks.tick() => self.observe(),
                 readable = ring.readable_mut() => {
                     let mut guard = readable.context("cannot wait for the ring buffer")?;
@@ -179,11 +194,37 @@ impl Agent {
         }
     }
 
-    fn renew(&mut self) -> anyhow::Result<()> {
-        let until_ns = monotonic_ns()? + nanoseconds(self.lease);
-        self.kernel.lease(until_ns)?;
-        self.lease_until_ns = until_ns;
-        Ok(())
+    /// Moves the end of the lease on. A failure is told and tried again; at the worst, everything passes.
+    fn renew(&mut self) {
+        let renewed = monotonic_ns().and_then(|now_ns| {
+            let until_ns = now_ns + nanoseconds(self.lease);
+            self.kernel.lease(until_ns)?;
+            Ok((now_ns, std::mem::replace(&mut self.lease_until_ns, until_ns)))
+        });
+        let (seconds_left, reason) = match renewed {
+            Ok((now_ns, ended_ns)) if ended_ns < now_ns => {
+                let seconds = (now_ns - ended_ns) / 1_000_000_000;
+                (
+                    0,
+                    format!(
+                        "the lease ran out {seconds} s ago, because the agent did not run: everything passed till now"
+                    ),
+                )
+            }
+            Ok(_) => return,
+            Err(error) => {
+                let left_ns = self
+                    .lease_until_ns
+                    .saturating_sub(monotonic_ns().unwrap_or(self.lease_until_ns));
+                let seconds_left = left_ns / 1_000_000_000;
+                (
+                    seconds_left,
+                    format!("cannot renew the lease: {error:#}; everything passes in {seconds_left} s"),
+                )
+            }
+        };
+        self.output
+            .tell(&Event::Lease { seconds_left, reason }, SystemTime::now());
     }
 
     fn drain(&mut self, ring: &mut RingBuf<MapData>) {
@@ -214,6 +255,10 @@ impl Agent {
 
     /// Reads what the kernel counted and looks after the open breakers.
     fn observe(&mut self) {
+        #[cfg(feature = "kernel-log")]
+        if let Some(log) = &mut self.kernel_log {
+            log.flush();
+        }
         let Ok(now_ns) = monotonic_ns() else { return };
         let keys: Vec<_> = self.loops.keys().collect();
         for key in keys {
@@ -240,7 +285,11 @@ impl Agent {
                 Err(error) => warn!("{error}"),
             }
         }
-        let lost = counted.devices.values().map(|counters| counters.get(Counter::EventsLost)).sum();
+        let lost = counted
+            .devices
+            .values()
+            .map(|counters| counters.get(Counter::EventsLost))
+            .sum();
         match self.ring_losses.replace(lost) {
             Some(before) if lost > before => self.output.tell(&Event::lost(lost - before), SystemTime::now()),
             _ => {}

@@ -1,5 +1,8 @@
 //! The agent's only `unsafe`.
-#![expect(unsafe_code, reason = "what the safe interfaces of the kernel do not cover is gathered here")]
+#![expect(
+    unsafe_code,
+    reason = "what the safe interfaces of the kernel do not cover is gathered here"
+)]
 
 use std::io;
 

@@ -19,6 +19,9 @@ const METRICS: ([u8; 4], u16) = ([127, 0, 0, 1], 9533);
 /// How often the event file is read while waiting.
 const POLL: Duration = Duration::from_millis(10);
 
+/// How often the metrics are read while waiting.
+const COUNTER_POLL: Duration = Duration::from_millis(100);
+
 /// What the guard may do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
@@ -136,7 +139,44 @@ impl Guard {
 
     /// Its metrics, as Prometheus reads them.
     pub fn metrics(&self) -> Result<String> {
-        http::request(&self.namespace, SocketAddr::from(METRICS), "GET", "/metrics", "")
+        self.page("/metrics")
+    }
+
+    /// What its endpoint says under a path; any status but 200 is an error.
+    pub fn page(&self, path: &str) -> Result<String> {
+        http::request(&self.namespace, SocketAddr::from(METRICS), "GET", path, "")
+    }
+
+    /// The sum over all series of a metric that have every one of these labels, such as `reason="loop"`.
+    ///
+    /// The agent reads the kernel's counters once a second.
+    pub fn counter(&self, name: &str, labels: &[&str]) -> Result<u64> {
+        let mut sum = 0.0;
+        for line in self.metrics()?.lines().filter(|line| !line.starts_with('#')) {
+            let (series, value) = line.rsplit_once(' ').context("a series without a value")?;
+            let family = series.split('{').next().unwrap_or_default();
+            if family == name && labels.iter().all(|label| series.contains(label)) {
+                sum += value.parse::<f64>()?;
+            }
+        }
+        Ok(sum as u64)
+    }
+
+    /// Waits until [`Self::counter`] is at least `expected`, and returns it.
+    pub fn wait_counter(&self, name: &str, labels: &[&str], expected: u64, timeout: Duration) -> Result<u64> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let count = self.counter(name, labels)?;
+            if count >= expected {
+                return Ok(count);
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{name} {labels:?} is {count} and not {expected} after {timeout:?}:\n{}",
+                self.metrics()?
+            );
+            sleep(COUNTER_POLL);
+        }
     }
 
     /// The running agent.
@@ -161,7 +201,8 @@ impl Guard {
     }
 }
 
-fn binary() -> Result<PathBuf> {
+/// The agent's binary: `$DNSGUARD_BIN`, else the `dnsguard` beside the running test or xtask.
+pub fn binary() -> Result<PathBuf> {
     if let Some(path) = env::var_os("DNSGUARD_BIN") {
         return Ok(path.into());
     }

@@ -11,6 +11,7 @@
 #![deny(unsafe_code)]
 
 pub mod client;
+pub mod frame;
 pub mod guard;
 mod http;
 pub mod load;

@@ -176,14 +176,19 @@ impl Namespace {
 
     /// Runs `ip` with `arguments`, separated by blanks, and waits for it.
     pub fn ip(&self, arguments: &str) -> Result<()> {
-        let mut command = programs::locate("ip")?.command();
+        self.tool("ip", arguments).map(drop)
+    }
+
+    /// Runs a program that ends by itself, with `arguments` separated by blanks, and returns what it prints.
+    pub fn tool(&self, program: &str, arguments: &str) -> Result<String> {
+        let mut command = programs::locate(program)?.command();
         command.args(arguments.split_whitespace());
         let done = self.run(|| command.output())?;
         if !done.status.success() {
             let why = String::from_utf8_lossy(&done.stderr);
-            bail!("ip {arguments}: {}", why.trim());
+            bail!("{program} {arguments}: {}", why.trim());
         }
-        Ok(())
+        Ok(String::from_utf8_lossy(&done.stdout).into_owned())
     }
 
     /// The inode number of the network namespace, as in `net:[4026532000]`.

@@ -62,6 +62,20 @@ impl Process {
         self.child().try_wait().ok().flatten()
     }
 
+    /// Waits until it ends by itself; an error means that it did not.
+    pub fn wait(&self, timeout: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if let Some(status) = self.ended() {
+                return Ok(status);
+            }
+            if Instant::now() >= deadline {
+                anyhow::bail!("{} still runs after {timeout:?}:\n{}", self.name, self.last_words());
+            }
+            sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Kills it at once (SIGKILL) and reaps it. Does nothing to one that has ended.
     pub fn kill(&self) {
         let mut child = self.child();

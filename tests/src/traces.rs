@@ -3,7 +3,11 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
 };
+
+use anyhow::{Result, ensure};
 
 /// The children of this process that still exist, zombies included, as pids.
 pub fn children() -> Vec<u32> {
@@ -37,6 +41,23 @@ pub fn holders(inode: u64) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// Waits until nothing keeps any of these namespaces alive: threads end a moment after the handle that kept them.
+///
+/// # Errors
+///
+/// What still does after 5 s.
+pub fn nobody_holds(inodes: &[u64]) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let left: Vec<_> = inodes.iter().flat_map(|&inode| holders(inode)).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "the namespace is still held by {left:?}");
+        sleep(Duration::from_millis(20));
+    }
 }
 
 fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {

@@ -1,4 +1,4 @@
-//! The lab itself: without a guard each loop runs on this machine, and nothing of it stays.
+//! The lab itself: what it builds works without a guard, and nothing of it stays.
 
 use std::{
     env, fs,
@@ -12,164 +12,12 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use guard_tests::{
-    Namespace, Prober,
+    Namespace,
     load::{Load, Middle},
     programs,
-    topology::{Forwarder, Loop, Topology, Wire},
+    topology::Topology,
     traces, veth,
 };
-
-/// How long a loop that caught fire burns. A pair of dnsmasq takes both cores meanwhile.
-const BURN: Duration = Duration::from_millis(700);
-
-/// A loop with retries needs the first of them, 2 s after the query, or the second.
-const CAP: Duration = Duration::from_secs(5);
-
-/// One query and its two retries, over three hops and back, with every response: far above what is sent.
-const EXPLAINED: u64 = 40;
-
-fn circle(forwarder: Forwarder, hops: usize, wire: Wire) -> Topology {
-    Topology::Circle { forwarder, hops, wire }
-}
-
-/// Builds the topology, checks that everything answers, lets it loop, and checks that it did.
-fn it_loops(topology: Topology, at_least_pps: u64) -> Result<()> {
-    programs::provide(topology.programs())?;
-    let built = topology.start()?;
-    everything_else_answers(&built)?;
-
-    let burn = built.burn(BURN, CAP)?;
-    println!(
-        "{topology}: {} packets/s at its peak, {} packets in {:.1} s, caught fire after {:.1} s",
-        burn.peak_pps,
-        burn.packets,
-        burn.lasted_s,
-        burn.caught_fire_s.unwrap_or(f64::NAN),
-    );
-    ensure!(burn.packets > 4 * EXPLAINED, "{topology} did not loop: {burn:?}");
-    ensure!(burn.peak_pps >= at_least_pps, "{topology} hardly loops: {burn:?}");
-    leaves_nothing(built)
-}
-
-fn everything_else_answers(built: &Loop) -> Result<()> {
-    let second = Duration::from_secs(1);
-    let report = Prober::run(built.namespace(), built.server(), built.bystanders(), 100, second)?;
-    ensure!(report.answered == report.sent, "quiet, and yet: {report:?}");
-    ensure!(built.packets()? > report.sent, "packets are not counted");
-    Ok(())
-}
-
-fn leaves_nothing(built: Loop) -> Result<()> {
-    let inodes: Vec<u64> = built.namespaces().iter().map(Namespace::inode).collect::<Result<_>>()?;
-    drop(built);
-    nobody_holds(&inodes)?;
-    ensure!(
-        traces::children().is_empty(),
-        "children are left: {:?}",
-        traces::children()
-    );
-    Ok(())
-}
-
-/// Threads end a moment after the handle that kept them.
-fn nobody_holds(inodes: &[u64]) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(5);
-    loop {
-        let left: Vec<_> = inodes.iter().flat_map(|&inode| traces::holders(inode)).collect();
-        if left.is_empty() {
-            return Ok(());
-        }
-        ensure!(Instant::now() < deadline, "the namespace is still held by {left:?}");
-        sleep(Duration::from_millis(20));
-    }
-}
-
-#[test]
-#[ignore = "needs root and real resolvers: cargo xtask test"]
-fn two_dnsmasq_on_lo_loop_after_one_retry() -> Result<()> {
-    it_loops(circle(Forwarder::Dnsmasq, 2, Wire::Loopback), 5_000)
-}
-
-#[test]
-#[ignore = "needs root and real resolvers: cargo xtask test"]
-fn two_dnsdist_on_lo_loop_at_once() -> Result<()> {
-    it_loops(circle(Forwarder::Dnsdist, 2, Wire::Loopback), 5_000)
-}
-
-#[test]
-#[ignore = "needs root and real resolvers: cargo xtask test"]
-fn two_consul_on_lo_loop_at_once() -> Result<()> {
-    it_loops(Topology::ConsulPair, 2_000)
-}
-
-#[test]
-#[ignore = "needs root and real resolvers: cargo xtask test"]
-fn dnsmasq_and_consul_on_lo_loop_at_every_retry() -> Result<()> {
-    it_loops(Topology::INCIDENT, 1_000)
-}
-
-#[test]
-#[ignore = "needs root and real resolvers: cargo xtask test"]
-fn two_dnsmasq_over_a_veth_loop_on_ipv4() -> Result<()> {
-    it_loops(circle(Forwarder::Dnsmasq, 2, Wire::VethV4), 5_000)
-}
-
-#[test]
-#[ignore = "needs root and real resolvers: cargo xtask test"]
-fn two_dnsmasq_over_a_veth_loop_on_ipv6() -> Result<()> {
-    it_loops(circle(Forwarder::Dnsmasq, 2, Wire::VethV6), 5_000)
-}
-
-#[test]
-#[ignore = "needs root and real resolvers: cargo xtask test"]
-fn two_dnsdist_over_a_veth_loop_on_ipv4() -> Result<()> {
-    it_loops(circle(Forwarder::Dnsdist, 2, Wire::VethV4), 5_000)
-}
-
-#[test]
-#[ignore = "needs root and real resolvers: cargo xtask test"]
-fn two_dnsdist_over_a_veth_loop_on_ipv6() -> Result<()> {
-    it_loops(circle(Forwarder::Dnsdist, 2, Wire::VethV6), 5_000)
-}
-
-#[test]
-#[ignore = "needs root and real resolvers: cargo xtask test"]
-fn dnsmasq_and_consul_over_a_veth_loop_on_ipv4() -> Result<()> {
-    it_loops(Topology::Incident { wire: Wire::VethV4 }, 1_000)
-}
-
-#[test]
-#[ignore = "needs root and real resolvers: cargo xtask test"]
-fn dnsmasq_and_consul_over_a_veth_loop_on_ipv6() -> Result<()> {
-    it_loops(Topology::Incident { wire: Wire::VethV6 }, 1_000)
-}
-
-#[test]
-#[ignore = "needs root and real resolvers: cargo xtask test"]
-fn three_dnsmasq_in_a_ring_loop() -> Result<()> {
-    it_loops(circle(Forwarder::Dnsmasq, 3, Wire::Loopback), 5_000)
-}
-
-#[test]
-#[ignore = "needs root and real resolvers: cargo xtask test"]
-fn three_dnsdist_in_a_ring_loop() -> Result<()> {
-    it_loops(circle(Forwarder::Dnsdist, 3, Wire::Loopback), 5_000)
-}
-
-#[test]
-#[ignore = "needs root and real resolvers: cargo xtask test"]
-fn a_mended_loop_resolves() -> Result<()> {
-    for topology in Topology::all() {
-        programs::provide(topology.programs())?;
-        let mut built = topology.start()?;
-        built.mend()?;
-        let reply = built.ignite()?;
-        ensure!(reply.answered() && reply.tries == 1, "{topology}, mended: {reply:?}");
-        everything_else_answers(&built)?;
-        leaves_nothing(built)?;
-    }
-    Ok(())
-}
 
 #[test]
 #[ignore = "needs root and real resolvers: cargo xtask test"]
@@ -198,7 +46,7 @@ fn a_veth_carries_both_families_and_is_gone_with_its_ends() -> Result<()> {
     );
     let inodes = [left.inode()?, right.inode()?];
     drop((left, right));
-    nobody_holds(&inodes)
+    traces::nobody_holds(&inodes)
 }
 
 /// Set for the process that [`a_killed_lab_leaves_nothing`] starts, and then kills.
@@ -235,7 +83,7 @@ fn a_killed_lab_leaves_nothing() -> Result<()> {
 
     lab.kill()?;
     lab.wait()?;
-    nobody_holds(&[*inode])?;
+    traces::nobody_holds(&[*inode])?;
     let deadline = Instant::now() + Duration::from_secs(5);
     while let Some(pid) = pids.iter().find(|&&pid| is_alive(pid)) {
         ensure!(Instant::now() < deadline, "process {pid} outlived the lab");
@@ -290,7 +138,7 @@ fn every_load_is_one_that_a_network_without_a_guard_carries() -> Result<()> {
         }
         let inode = site.namespace().inode()?;
         drop(site);
-        nobody_holds(&[inode])?;
+        traces::nobody_holds(&[inode])?;
     }
     Ok(())
 }

@@ -27,7 +27,9 @@ use crate::{
 #[command(
     after_help = "Examples:\n  cargo xtask ebpf           build it; installs what is missing (see setup --help)\n  \
     cargo xtask ebpf --save    build it and commit to it\n  \
-    cargo xtask ebpf --check   is the committed object the one of today's sources?"
+    cargo xtask ebpf --check   is the committed object the one of today's sources?\n  \
+    cargo xtask ebpf --log     one that logs; then: cargo build --features kernel-log, and\n                             \
+    RUST_LOG=debug dnsguard run --object target/ebpf/dnsguard-log.bpf.o"
 )]
 pub(crate) struct EbpfArgs {
     /// Check that the committed object was built from today's sources, and, with the same tools, to the same bytes.
@@ -36,6 +38,9 @@ pub(crate) struct EbpfArgs {
     /// Also write the object and its manifest to guard-ebpf/prebuilt.
     #[arg(long)]
     save: bool,
+    /// Build one that logs each ruling, into target/ebpf/dnsguard-log.bpf.o; for work on the kernel side only.
+    #[arg(long, conflicts_with_all = ["check", "save"])]
+    log: bool,
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &EbpfArgs) -> Result<ExitCode> {
@@ -44,6 +49,13 @@ pub(crate) fn run(workspace: &Workspace, args: &EbpfArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let toolchain = setup::provide()?;
+    if args.log {
+        println!(
+            "{}",
+            describe(workspace, &object::build_with_log(workspace, &toolchain)?)
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
     // Hashed before the build: an edit made meanwhile shows as what it is, a source newer than the object.
     let sources = sources::sha256(&workspace.root)?;
     let built = object::build(workspace, &toolchain)?;

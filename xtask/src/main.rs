@@ -7,7 +7,9 @@
 #![forbid(unsafe_code)]
 
 mod advice;
+mod agent;
 mod debian;
+mod demo;
 mod ebpf;
 mod elf;
 mod linker;
@@ -42,6 +44,7 @@ struct Cli {
 enum Command {
     Setup(setup::SetupArgs),
     Ebpf(ebpf::EbpfArgs),
+    Demo(demo::DemoArgs),
     Test(test::TestArgs),
     Lint(lint::LintArgs),
 }
@@ -61,6 +64,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Setup(args) => setup::run(&args),
         Command::Ebpf(args) => ebpf::run(&workspace, &args),
+        Command::Demo(args) => demo::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
         Command::Lint(args) => lint::run(&workspace, &args),
     }

@@ -52,14 +52,28 @@ pub(crate) struct Object {
 
 /// Builds the object into `target/ebpf`.
 pub(crate) fn build(workspace: &Workspace, toolchain: &Toolchain) -> Result<Object> {
+    build_with(workspace, toolchain, workspace.object(), &[])
+}
+
+/// Builds the one that logs what it does, for whoever works on it, beside the other.
+pub(crate) fn build_with_log(workspace: &Workspace, toolchain: &Toolchain) -> Result<Object> {
+    let path = workspace.object().with_file_name("dnsguard-log.bpf.o");
+    build_with(workspace, toolchain, path, &["--features", "log"])
+}
+
+fn build_with(workspace: &Workspace, toolchain: &Toolchain, path: PathBuf, features: &[&str]) -> Result<Object> {
     let target_dir = workspace.target.join("ebpf-build");
     let mut command = workspace.cargo();
-    command.arg("build").args(ARGS).arg("--target-dir").arg(&target_dir);
+    command
+        .arg("build")
+        .args(ARGS)
+        .args(features)
+        .arg("--target-dir")
+        .arg(&target_dir);
     set_environment(&mut command, workspace, &toolchain.compiler)?;
     command.env("PATH", toolchain.linker.search_path()?);
     let output = step::capture("building the kernel object", &mut command)?;
     let linked = target_dir.join(TARGET).join("release/dnsguard");
-    let path = workspace.object();
     let folder = path.parent().context("the object has no folder")?;
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut strip = Command::new(&toolchain.strip.path);

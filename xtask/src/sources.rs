@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
 };
@@ -61,17 +62,16 @@ fn locked(lock: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// All files below a folder, except hidden ones: editors leave those.
+/// All files below a folder, except hidden ones, which editors leave, and tests, which leave no trace in the object.
 fn collect(root: &Path, folder: &Path, files: &mut BTreeMap<String, Vec<u8>>) -> Result<()> {
     let list = fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
     for entry in list {
         let path: PathBuf = entry
             .with_context(|| format!("cannot list {}", folder.display()))?
             .path();
-        if path
-            .file_name()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
-        {
+        let hidden_or_test =
+            |name: &OsStr| name.as_encoded_bytes().starts_with(b".") || name == "tests" || name == "tests.rs";
+        if path.file_name().is_some_and(hidden_or_test) {
             continue;
         }
         if path.is_dir() {
@@ -162,6 +162,8 @@ mod tests {
         tree.write("Cargo.lock", &LOCK.replace("1.0.0", "1.0.1"));
         tree.write("guard-common/src/.lib.rs.swp", "an editor's");
         tree.write("guard-user/src/main.rs", "fn main() {}");
+        tree.write("guard-common/src/judge/tests.rs", "a test");
+        tree.write("guard-common/src/judge/tests/world.rs", "a test's");
         assert_eq!(tree.hash(), before);
     }
 

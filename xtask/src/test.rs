@@ -4,12 +4,19 @@
 //! built with it; then the unit tests run in parallel and the kernel tests, which own network namespaces and real
 //! resolvers, one after the other as root. A step that fails counts as a failed test, and the last line stands.
 
-use std::{env, path::PathBuf, process::Command, process::ExitCode};
+use std::{env, process::Command, process::ExitCode};
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
 
-use crate::{advice::Advice as _, ebpf, object, root::Root, setup, step, tally::Tally, workspace::Workspace};
+use crate::{
+    agent::{Build, KernelObject},
+    ebpf,
+    root::Root,
+    step,
+    tally::Tally,
+    workspace::Workspace,
+};
 
 /// The check of the committed kernel object, under a name that FILTER can ask for.
 const OBJECT_CHECK: &str = "the_committed_kernel_object_matches_its_sources";
@@ -60,10 +67,9 @@ fn run_steps(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> Resul
             anyhow!("the kernel tests need root, and there is no sudo to ask; next: {next}"),
         ));
     }
-    let object = provide_object(workspace).map_err(|error| ("the kernel object builds", error))?;
+    let object = KernelObject::install(workspace).map_err(|error| ("the kernel object builds", error))?;
     let build = Build { workspace, object };
-    let mut agent = build.cargo(&["build", "-p", "guard-user"]);
-    step::stream("building the agent", &mut agent).map_err(|error| ("the agent builds", error))?;
+    build.agent().map_err(|error| ("the agent builds", error))?;
 
     let filter: Vec<&str> = args.filter.as_deref().into_iter().collect();
     let packages = ["-p", "guard-common", "-p", "guard-user", "-p", "xtask"];
@@ -86,57 +92,6 @@ fn run_steps(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> Resul
         check_object(workspace, tally);
     }
     Ok(())
-}
-
-/// The object that the tests load: from source where that can be had, else the committed one.
-fn provide_object(workspace: &Workspace) -> Result<TestObject> {
-    let toolchain = match setup::provide() {
-        Ok(toolchain) => toolchain,
-        Err(why) => {
-            let committed = workspace.prebuilt();
-            let shown = workspace.shown(&committed);
-            step::note(&format!("no kernel object from source ({why:#})"));
-            step::note(&format!("testing the committed one, {shown}"));
-            object::read(committed).or_next("cargo xtask setup")?;
-            return Ok(TestObject::Committed);
-        }
-    };
-    let built = object::build(workspace, &toolchain)?;
-    eprint!("{}", built.warnings);
-    Ok(TestObject::FromSource)
-}
-
-enum TestObject {
-    FromSource,
-    Committed,
-}
-
-/// A cargo whose builds embed the object under test, and whose tests find it and the agent.
-struct Build<'a> {
-    workspace: &'a Workspace,
-    object: TestObject,
-}
-
-impl Build<'_> {
-    fn cargo(&self, args: &[&str]) -> Command {
-        let mut command = self.workspace.cargo();
-        // guard-user's build script embeds the file this names, or the committed object without it.
-        let object: PathBuf = match self.object {
-            TestObject::FromSource => {
-                command.env("GUARD_EBPF_OBJECT", self.workspace.object());
-                self.workspace.object()
-            }
-            TestObject::Committed => {
-                command.env_remove("GUARD_EBPF_OBJECT");
-                self.workspace.prebuilt()
-            }
-        };
-        command
-            .env("DNSGUARD_OBJECT", object)
-            .env("DNSGUARD_BIN", self.workspace.agent())
-            .args(args);
-        command
-    }
 }
 
 /// Runs one `cargo test`; its failures go into the tally, also that of a binary which could not say a result.

@@ -9,9 +9,10 @@
 //! ```
 //!
 //! A hold lasts 1 s and doubles with every test that fails, to 300 s at most (RFC 9520 section 3.2). In a test the key
-//! may go to each server once: that is enough for one query to get its answer, and not enough for a loop.
+//! may go to each server once, eight at the most: that is enough for one query to get its answer, and not enough for a
+//! loop.
 
-use super::{Hop, KeyState, NO_RUNG, RUNGS, Rules, Ruling, evidence::Weight};
+use super::{Hop, KeyState, RUNGS, Rules, Ruling, evidence::Weight};
 use crate::{flow::Sighting, time::Ticks};
 
 /// Phase: queries pass and are weighed. The zero of a fresh state.
@@ -23,6 +24,11 @@ const TEST: u8 = 2;
 
 /// Holds double this often at the most, whatever the rules: 2^16 times the first.
 const MAX_LEVEL: u8 = 16;
+
+/// Hops of a test to servers beyond those that are remembered.
+const MORE_SERVERS: u8 = 4;
+/// They are counted in `visited` above the bits of the rungs.
+const MORE_STEP: u8 = 1 << RUNGS;
 
 /// What has just changed for a key.
 #[repr(u8)]
@@ -74,11 +80,15 @@ impl KeyState {
             ruling.recirculates = ruling.recirculated > recirculated;
             return ruling;
         }
-        if now.reached(self.until) {
+        if !now.is_before(self.until, rules.longest_ticks()) {
             // A test that nobody waited for says nothing: a query that comes much later begins another one.
             let stale = now.since(self.until) > self.hold_ticks(rules);
             if self.phase == TEST && !stale {
-                self.level = if self.level < MAX_LEVEL { self.level + 1 } else { MAX_LEVEL };
+                self.level = if self.level < MAX_LEVEL {
+                    self.level + 1
+                } else {
+                    MAX_LEVEL
+                };
                 self.open(now, rules);
                 self.tested = 1;
                 return self.hold(Note::Extend, now, rules);
@@ -87,6 +97,8 @@ impl KeyState {
             self.until = now.plus(rules.test_ticks);
             self.tested = 1;
             self.visited = 0;
+            // The rule that looped may lead elsewhere by now.
+            self.forget_hops();
         }
         if self.phase == TEST && self.admits(hop) {
             return self.ruling(false, Note::None, now, rules);
@@ -117,7 +129,11 @@ impl KeyState {
     #[inline(always)]
     pub(super) fn hold_ticks(&self, rules: &Rules) -> u32 {
         let doubled = (rules.hold_ticks as u64) << (self.level & 31);
-        if doubled < rules.hold_max_ticks as u64 { doubled as u32 } else { rules.hold_max_ticks }
+        if doubled < rules.hold_max_ticks as u64 {
+            doubled as u32
+        } else {
+            rules.hold_max_ticks
+        }
     }
 
     #[inline(always)]
@@ -141,15 +157,18 @@ impl KeyState {
             return true;
         }
         let rung = self.rung_of(hop);
-        if rung.index == NO_RUNG || rung.index as usize >= RUNGS {
-            return false;
+        if rung.index() as usize >= RUNGS {
+            // A chain may have more servers than are remembered.
+            let passed = self.visited >= MORE_SERVERS * MORE_STEP;
+            self.visited = if passed { self.visited } else { self.visited + MORE_STEP };
+            return !passed;
         }
-        let bit = 1 << rung.index;
+        let bit = 1 << rung.index();
         if self.visited & bit != 0 {
-            return matches!(hop.sighting, Sighting::Retransmit) && rung.same_socket;
+            return matches!(hop.sighting, Sighting::Retransmit) && rung.is_same_socket();
         }
         self.visited |= bit;
-        self.note_rung(hop, rung.index);
+        self.note_rung(hop, rung.index());
         true
     }
 }

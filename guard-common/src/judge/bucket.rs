@@ -16,8 +16,8 @@ pub struct bpf_spin_lock {
     val: u32,
 }
 
-/// Keys whose hash falls into the same place: 64 bytes of lock and tags, then 64 bytes a key. Whoever calls
-/// [`KeyBucket::query`] or [`KeyBucket::answered`] holds the lock.
+/// Keys whose hash falls into the same place: 64 bytes of lock and tags, then 64 bytes a key. Whoever changes
+/// it holds the lock.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeyBucket {
@@ -47,6 +47,16 @@ impl KeyBucket {
     pub fn answered(&mut self, key: Key, now: Ticks, rules: &Rules) -> Option<Ruling> {
         let slot = self.find(key)?;
         self.picked(slot)?.answered(now, rules)
+    }
+
+    /// Takes note of an error for `key`. It settles nothing, but it shows that queries end.
+    #[inline(always)]
+    pub fn failed(&mut self, key: Key) {
+        if let Some(slot) = self.find(key)
+            && let Some(state) = self.picked(slot)
+        {
+            state.failed();
+        }
     }
 
     /// What is known of `key`.
@@ -98,7 +108,11 @@ impl KeyBucket {
             }
         }
         let state = self.states.get_mut(victim)?;
-        *state = KeyState { touched: now, since: now, ..KeyState::default() };
+        *state = KeyState {
+            touched: now,
+            since: now,
+            ..KeyState::default()
+        };
         if victim < SLOTS {
             self.tags[victim] = key;
         }

@@ -6,10 +6,10 @@
 //!
 //! | evidence | what a loop does | and what load does |
 //! |---|---|---|
-//! | pace | the same 5-tuple and ID again within milliseconds, at every rung | one rung repeats; its client is new or slow |
+//! | pace | the 5-tuple and ID come back within milliseconds to the server that was asked first | a forwarder may repeat itself for many clients, but they are slow, and so is whoever they ask |
 //! | identity | goes up the ladder with the ID of a lower rung | every client brings its own ID |
 //! | direction | comes from a server that is itself waiting | clients are not servers |
-//! | ladder | one host: the rungs take strict turns, in no time | clients come in bursts, or with pauses |
+//! | ladder | one host: servers take turns, each asked by the same socket all the time, and no response comes | new clients are new sockets; a name that fails gets responses |
 //!
 //! Each has a score that leaks 20 points a second; a score of [`TRIP`] is a loop.
 
@@ -24,18 +24,18 @@ const SUSPECT: u8 = 12;
 const LEAK_TICKS: u32 = 48;
 /// Ticks after which hops that nobody answered no longer count: 10 s, when dnsmasq gives up on a query as well.
 const FORGET_TICKS: u32 = 9_537;
-/// Ticks between two hops of a single circulating query at the most.
-const TURN_TICKS: u32 = 8;
-
-/// Eight hops at a pace no client has.
-const PACE_POINTS: u8 = 3;
-/// A hop at a client's pace: there is inflow, so repeats further down are no wonder.
-const PACE_RELIEF: u8 = 12;
+/// A repeat that comes back to the first server in its turn: in a pair that is every other hop.
+const PACE_POINTS: u8 = 6;
+/// One more right behind it: several circulate.
+const PACE_MORE_POINTS: u8 = 2;
+/// A hop at a client's pace.
+const PACE_RELIEF: u8 = 2;
 /// Six hops that carry an ID up the ladder, or that come from a waiting server; in a pair that is every other hop.
 const ECHO_POINTS: u8 = 4;
 /// Twenty-four turns.
-const TURN_POINTS: u8 = 1;
-const TURN_RELIEF: u8 = 4;
+const LADDER_POINTS: u8 = 1;
+/// A hop from another socket than before, or at a client's pace.
+const LADDER_RELIEF: u8 = 12;
 
 /// Why a key is taken for a loop.
 #[repr(u8)]
@@ -44,13 +44,13 @@ pub enum Evidence {
     /// It is not.
     #[default]
     None = 0,
-    /// The same 5-tuple and ID came round faster than any client retries, at every server.
+    /// The same 5-tuple and ID came back to the first server faster than any client retries.
     Pace = 1,
     /// The ID of a query to one server came back in a query to a server that had the question before it.
     Identity = 2,
     /// The query came from a server that was itself waiting for the answer.
     Direction = 3,
-    /// On one host: servers took turns without a pause.
+    /// On one host: servers took turns, each asked by the same socket all the time, and no response came.
     Ladder = 4,
 }
 
@@ -115,38 +115,39 @@ impl KeyState {
         let rung = self.rung_of(hop);
         let retransmit = matches!(hop.sighting, Sighting::Retransmit);
         let rapid = matches!(hop.sighting, Sighting::Rapid);
-        let known = rung.known;
-        let turned = self.last_rung != rung.index;
-        let recirculates = known && turned && !retransmit;
+        let turned = self.last_rung != rung.index();
+        let recirculates = rung.is_known() && turned && !retransmit;
+        let back_at_first = rapid && rung.index() == 0 && self.rung_count > 1;
         if !retransmit {
             self.hops = self.hops.saturating_add(1);
         }
-        if recirculates || rapid {
+        if recirculates || back_at_first {
             self.recirculated = self.recirculated.saturating_add(1);
         }
 
         let mut found = Evidence::None;
         if !rapid {
             self.scores.pace = self.scores.pace.saturating_sub(PACE_RELIEF);
-        } else if recirculates {
-            self.scores.pace = self.scores.pace.saturating_add(PACE_POINTS);
+        } else if back_at_first {
+            let points = if turned { PACE_POINTS } else { PACE_MORE_POINTS };
+            self.scores.pace = self.scores.pace.saturating_add(points);
             found = Evidence::Pace;
         }
         if recirculates && !rapid {
-            let echo = self.echo(hop, rung.index);
+            let echo = self.echo(hop, rung.index());
             if !matches!(echo, Evidence::None) {
                 self.scores.echo = self.scores.echo.saturating_add(ECHO_POINTS);
                 found = echo;
-            } else if hop.same_host && (idle_ticks <= TURN_TICKS || rung.same_socket) {
-                self.scores.ladder = self.scores.ladder.saturating_add(TURN_POINTS);
+            } else if hop.same_host && rung.is_same_socket() {
+                self.scores.ladder = self.scores.ladder.saturating_add(LADDER_POINTS);
                 found = Evidence::Ladder;
             }
         }
-        if known && !turned && !rung.same_socket || retransmit {
-            self.scores.ladder = self.scores.ladder.saturating_sub(TURN_RELIEF);
+        if rung.is_known() && !rung.is_same_socket() || retransmit {
+            self.scores.ladder = self.scores.ladder.saturating_sub(LADDER_RELIEF);
         }
-        self.last_rung = rung.index;
-        self.note_rung(hop, rung.index);
+        self.last_rung = rung.index();
+        self.note_rung(hop, rung.index());
 
         if matches!(found, Evidence::None) {
             return Weight::Nothing;
@@ -157,6 +158,13 @@ impl KeyState {
             SUSPECT.. => Weight::Suspect,
             _ => Weight::Nothing,
         }
+    }
+
+    /// Takes note of an error: whoever asks again after it does so for a reason, and is not one that circulates.
+    #[inline(always)]
+    pub(super) fn failed(&mut self) {
+        self.scores.ladder = 0;
+        self.last_rung = NO_RUNG;
     }
 
     /// Whether the hop to this rung brings back what an earlier hop took away.
@@ -177,41 +185,72 @@ impl KeyState {
         found
     }
 
+    /// Finds the rung that a hop goes to. The result goes through memory that the kernel's verifier does not follow: it
+    /// would check everything that comes after once for each rung.
     #[inline(always)]
-    pub(super) fn rung_of(&self, hop: &Hop) -> Position {
-        let mut position = Position { index: self.rung_count, known: false, same_socket: false };
-        if self.rung_count as usize >= RUNGS {
-            position.index = NO_RUNG;
-        }
+    pub(super) fn rung_of(&mut self, hop: &Hop) -> Position {
+        let vacant = if (self.rung_count as usize) < RUNGS {
+            self.rung_count
+        } else {
+            NO_RUNG
+        };
+        self.found = Position(vacant);
         for index in 0..RUNGS {
-            let Rung { address, port, socket, .. } = self.rungs[index];
+            let Rung {
+                address, port, socket, ..
+            } = self.rungs[index];
             if (index as u8) < self.rung_count && address == hop.server.address && port == hop.server.port {
-                position = Position { index: index as u8, known: true, same_socket: socket == folded(hop) };
+                let same_socket = if socket == folded(hop) { SAME_SOCKET } else { 0 };
+                self.found = Position(index as u8 | KNOWN | same_socket);
             }
         }
-        position
+        core::hint::black_box(self).found
     }
 
     /// Remembers the hop at its rung, as a new rung if there is room.
     #[inline(always)]
     pub(super) fn note_rung(&mut self, hop: &Hop, index: u8) {
-        let Some(rung) = self.rungs.get_mut(index as usize) else { return };
-        *rung = Rung { address: hop.server.address, port: hop.server.port, id: hop.id, socket: folded(hop) };
+        let Some(rung) = self.rungs.get_mut(index as usize) else {
+            return;
+        };
+        *rung = Rung {
+            address: hop.server.address,
+            port: hop.server.port,
+            id: hop.id,
+            socket: folded(hop),
+        };
         if index >= self.rung_count {
             self.rung_count = index + 1;
         }
     }
 }
 
-/// Where on the ladder a hop goes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Position {
-    /// The rung, or where it would be added, or `NO_RUNG`.
-    pub(super) index: u8,
+/// Where on the ladder a hop goes: the rung, or where it would be added, or [`NO_RUNG`] in the lower four bits, and two
+/// flags.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Position(u8);
+
+const KNOWN: u8 = 0x10;
+const SAME_SOCKET: u8 = 0x20;
+
+impl Position {
+    #[inline(always)]
+    pub(super) const fn index(self) -> u8 {
+        self.0 & NO_RUNG
+    }
+
     /// Whether this server has been asked before.
-    pub(super) known: bool,
+    #[inline(always)]
+    pub(super) const fn is_known(self) -> bool {
+        self.0 & KNOWN != 0
+    }
+
     /// Whether by the same socket.
-    pub(super) same_socket: bool,
+    #[inline(always)]
+    pub(super) const fn is_same_socket(self) -> bool {
+        self.0 & SAME_SOCKET != 0
+    }
 }
 
 impl Scores {

@@ -58,6 +58,18 @@ pub struct Rules {
     pub test_ticks: u32,
 }
 
+impl Rules {
+    /// The most ticks that a hold or a test lasts.
+    #[inline(always)]
+    const fn longest_ticks(&self) -> u32 {
+        if self.hold_max_ticks > self.test_ticks {
+            self.hold_max_ticks
+        } else {
+            self.test_ticks
+        }
+    }
+}
+
 /// What the judge says of a query.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,10 +129,12 @@ pub struct KeyState {
     evidence: u8,
     /// Rungs that the test query has been let through to.
     visited: u8,
-    /// Whether a query was let through since the breaker opened.
+    /// Whether a query was let through since the breaker opened: 0 or 1.
     tested: u8,
     scores: evidence::Scores,
-    _spare: u16,
+    /// Where the hop that is being judged goes.
+    found: evidence::Position,
+    _spare: u8,
     rungs: [Rung; RUNGS],
 }
 
@@ -170,4 +184,4 @@ impl KeyState {
 }
 
 /// The `last_rung` of a key whose last hop went to a server that is not remembered.
-const NO_RUNG: u8 = 0xff;
+const NO_RUNG: u8 = 0x0f;

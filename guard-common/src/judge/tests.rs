@@ -9,11 +9,25 @@ mod loops;
 mod nodes;
 mod world;
 
-use super::*;
+use proptest::prelude::ProptestConfig;
+
+use super::Rules;
 use crate::{key::Key, time::ticks_of_ms};
 
 /// The times of the agent's default configuration.
-const RULES: Rules =
-    Rules { hold_ticks: ticks_of_ms(1_000), hold_max_ticks: ticks_of_ms(300_000), test_ticks: ticks_of_ms(2_000) };
+const RULES: Rules = Rules {
+    hold_ticks: ticks_of_ms(1_000),
+    hold_max_ticks: ticks_of_ms(300_000),
+    test_ticks: ticks_of_ms(2_000),
+};
 
 const KEY: Key = Key(0x5eed);
+
+/// So many runs, and no file of those that failed: each failure prints what it takes to see it again.
+fn cases(count: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases: count,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}

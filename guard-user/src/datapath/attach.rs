@@ -14,26 +14,21 @@ use std::{fs, io, path::Path};
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        LinkOrder, ProgramError, SchedClassifier, Xdp, XdpMode,
         links::{FdLink, LinkError, PinnedLink},
-        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
+        tc::{SchedClassifierLink, TcAttachOptions},
         xdp::XdpLink,
     },
 };
 use guard_common::abi;
-use tracing::{debug, warn};
+use tracing::warn;
 
-use super::pins::Pins;
+use super::{clsact, pins::Pins};
 use crate::{
     attachment::{Attachment, Hook, Method},
     config::{Tc, Xdp as XdpPolicy},
     device::Device,
 };
-
-/// Priority of our clsact filters: behind whoever must be first, and nobody's default.
-const PRIORITY: u16 = 53;
-/// Handle of our clsact filters.
-const HANDLE: u32 = 0xd53;
 
 /// Why a program is not attached.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +36,10 @@ pub(crate) enum AttachError {
     #[error("the kernel object has no program {0}: it is not the one of this agent; rebuild both")]
     Missing(&'static str),
     #[error("the kernel refuses the program {name}: {}", explain(.source))]
-    Load { name: &'static str, source: Box<ProgramError> },
+    Load {
+        name: &'static str,
+        source: Box<ProgramError>,
+    },
     #[error("{}", .0.join("; "))]
     NoMethod(Vec<String>),
 }
@@ -67,7 +65,11 @@ impl<'a> Attacher<'a> {
             _ if device.loopback => Hook::TcIngress,
             XdpPolicy::Auto | XdpPolicy::Driver | XdpPolicy::Generic => Hook::Xdp,
         };
-        if device.loopback { vec![incoming] } else { vec![incoming, Hook::TcEgress] }
+        if device.loopback {
+            vec![incoming]
+        } else {
+            vec![incoming, Hook::TcEgress]
+        }
     }
 
     /// Attaches at one hook, by the best method that works. Where XDP does not, the incoming hook is TC's.
@@ -86,7 +88,14 @@ impl<'a> Attacher<'a> {
                 Ok(program_id) => {
                     let reason = reason(device, hook, method, &failed);
                     let Device { name, ifindex, .. } = device;
-                    return Ok(Attachment { device: name.clone(), ifindex: *ifindex, hook, method, program_id, reason });
+                    return Ok(Attachment {
+                        device: name.clone(),
+                        ifindex: *ifindex,
+                        hook,
+                        method,
+                        program_id,
+                        reason,
+                    });
                 }
                 Err(Failure::Program(error)) => return Err(error),
                 Err(Failure::Method(why)) => failed.push(format!("{}: {why}", method.word())),
@@ -104,7 +113,11 @@ impl<'a> Attacher<'a> {
         let pin = self.pins.link(device.ifindex, hook, method);
         match method {
             Method::Driver | Method::Generic => {
-                let mode = if matches!(method, Method::Driver) { XdpMode::Driver } else { XdpMode::Skb };
+                let mode = if matches!(method, Method::Driver) {
+                    XdpMode::Driver
+                } else {
+                    XdpMode::Skb
+                };
                 let program = self.xdp_program()?;
                 let id = program_id(program.info())?;
                 if let Some(link) = pinned(&pin) {
@@ -126,17 +139,19 @@ impl<'a> Attacher<'a> {
                 let program = self.classifier(hook)?;
                 let id = program_id(program.info())?;
                 if let Some(link) = pinned(&pin) {
-                    match SchedClassifierLink::try_from(link).map_err(Failure::link).and_then(|link| {
-                        let link = program.attach_to_link(link)?;
-                        keep(program.take_link(link)?);
-                        Ok(())
-                    }) {
+                    match SchedClassifierLink::try_from(link)
+                        .map_err(Failure::link)
+                        .and_then(|link| {
+                            let link = program.attach_to_link(link)?;
+                            keep(program.take_link(link)?);
+                            Ok(())
+                        }) {
                         Ok(()) => return Ok(id),
                         Err(error) => unpin(&pin, &error),
                     }
                 }
                 let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-                let link = program.attach_with_options(&device.name, direction(hook), options)?;
+                let link = program.attach_with_options(&device.name, clsact::direction(hook), options)?;
                 let link = FdLink::try_from(program.take_link(link)?).map_err(Failure::link)?;
                 link.pin(&pin).map_err(|error| Failure::Method(error.to_string()))?;
                 Ok(id)
@@ -144,19 +159,7 @@ impl<'a> Attacher<'a> {
             Method::Clsact => {
                 let program = self.classifier(hook)?;
                 let id = program_id(program.info())?;
-                if let Err(error) = qdisc_add_clsact(&device.name) {
-                    // It is there already, or the filter cannot be added either.
-                    debug!("{}: no clsact qdisc added: {error}", device.name);
-                }
-                let standing = SchedClassifierLink::attached(&device.name, direction(hook), PRIORITY, handle(), None);
-                let link = match standing.map_err(ProgramError::from).and_then(|link| program.attach_to_link(link)) {
-                    Ok(link) => link,
-                    Err(_) => {
-                        let options = NlOptions { priority: PRIORITY, handle: handle(), ..NlOptions::default() };
-                        program.attach_with_options(&device.name, direction(hook), TcAttachOptions::Netlink(options))?
-                    }
-                };
-                keep(program.take_link(link)?);
+                keep(clsact::replace(program, &device.name, hook)?);
                 // Such a filter has no link to pin; the pinned program is the proof that it is ours.
                 let _ = fs::remove_file(&pin);
                 program.pin(&pin).map_err(|error| Failure::Method(error.to_string()))?;
@@ -174,7 +177,11 @@ impl<'a> Attacher<'a> {
     }
 
     fn classifier(&mut self, hook: Hook) -> Result<&mut SchedClassifier, Failure> {
-        let name = if matches!(hook, Hook::TcEgress) { abi::PROGRAM_EGRESS } else { abi::PROGRAM_INGRESS };
+        let name = if matches!(hook, Hook::TcEgress) {
+            abi::PROGRAM_EGRESS
+        } else {
+            abi::PROGRAM_INGRESS
+        };
         let program: &mut SchedClassifier = self.program(name)?;
         if program.fd().is_err() {
             program.load().map_err(|source| refused(name, source))?;
@@ -188,17 +195,6 @@ impl<'a> Attacher<'a> {
     {
         let program = self.ebpf.program_mut(name).and_then(|program| program.try_into().ok());
         program.ok_or(Failure::Program(AttachError::Missing(name)))
-    }
-}
-
-/// Deletes our filter at an interface's clsact hook; the pin that leads here proves that it is ours.
-pub(super) fn delete_filter(ifindex: u32, hook: Hook) {
-    let Ok(name) = nix::net::if_::if_indextoname(ifindex) else { return };
-    let Ok(name) = name.into_string() else { return };
-    match SchedClassifierLink::attached(&name, direction(hook), PRIORITY, handle(), None) {
-        // Dropping the link deletes the filter.
-        Ok(link) => drop(link),
-        Err(error) => warn!("{name}: cannot delete the {} filter: {error}", hook.word()),
     }
 }
 
@@ -223,7 +219,10 @@ impl From<ProgramError> for Failure {
 }
 
 fn refused(name: &'static str, source: ProgramError) -> Failure {
-    Failure::Program(AttachError::Load { name, source: Box::new(source) })
+    Failure::Program(AttachError::Load {
+        name,
+        source: Box::new(source),
+    })
 }
 
 fn program_id(info: Result<aya::programs::ProgramInfo, ProgramError>) -> Result<u32, Failure> {
@@ -257,18 +256,12 @@ fn keep<L>(link: L) {
     std::mem::forget(link);
 }
 
-const fn direction(hook: Hook) -> TcAttachType {
-    if matches!(hook, Hook::TcEgress) { TcAttachType::Egress } else { TcAttachType::Ingress }
-}
-
-fn handle() -> TcHandle {
-    TcHandle::from(HANDLE)
-}
-
 fn reason(device: &Device, hook: Hook, method: Method, failed: &[String]) -> String {
     let mut reason = match (hook, method) {
         (Hook::Xdp, Method::Driver) => "in the driver: before anything else".to_owned(),
-        (Hook::TcIngress, _) if device.loopback => "loopback: every packet is looked at once, as it comes in".to_owned(),
+        (Hook::TcIngress, _) if device.loopback => {
+            "loopback: every packet is looked at once, as it comes in".to_owned()
+        }
         (Hook::TcIngress, _) if !device.physical => "no hardware behind it: XDP could lose answers".to_owned(),
         _ => String::new(),
     };

@@ -4,6 +4,7 @@
 //! then ends with its lease. A restart takes over maps and links and replaces the programs in place.
 
 mod attach;
+mod clsact;
 mod object;
 mod pins;
 mod tables;
@@ -12,12 +13,12 @@ use std::{fs::File, io, path::Path};
 
 use aya::Ebpf;
 
-use self::{attach::Attacher, pins::Pins};
 pub(crate) use self::{
     attach::AttachError,
     pins::{PinError, remove_all},
     tables::{Kernel, MapFault},
 };
+use self::{attach::Attacher, pins::Pins};
 use crate::{
     attachment::{Attachment, Hook},
     config::Config,
@@ -64,19 +65,31 @@ impl Datapath {
     /// Loads the kernel object, over the maps of an agent before this one if there are any that fit, and opens them.
     pub(crate) fn open(config: &Config, object: Option<&Path>) -> Result<(Self, Kernel), DatapathError> {
         let pins = Pins::create(&config.attach.pin_dir)?;
-        let lock = pins.lock()?.ok_or_else(|| DatapathError::Busy(pins.root().display().to_string()))?;
+        let lock = pins
+            .lock()?
+            .ok_or_else(|| DatapathError::Busy(pins.root().display().to_string()))?;
         let read;
         let bytes = match object {
             Some(path) => {
-                read = std::fs::read(path)
-                    .map_err(|source| DatapathError::Unreadable { path: path.display().to_string(), source })?;
+                read = std::fs::read(path).map_err(|source| DatapathError::Unreadable {
+                    path: path.display().to_string(),
+                    source,
+                })?;
                 &read
             }
             None => OBJECT,
         };
         let mut ebpf = object::load(bytes, &pins)?;
         let kernel = Kernel::take(&mut ebpf)?;
-        Ok((Self { ebpf, pins, attachments: Vec::new(), _lock: lock }, kernel))
+        Ok((
+            Self {
+                ebpf,
+                pins,
+                attachments: Vec::new(),
+                _lock: lock,
+            },
+            kernel,
+        ))
     }
 
     /// Attaches everywhere the configuration says; tells what failed. What an agent before this one had attached
@@ -99,12 +112,22 @@ impl Datapath {
             for hook in attacher.hooks(device) {
                 match attacher.attach(device, hook) {
                     Ok(attachment) => self.attachments.push(attachment),
-                    Err(error) => failures.push(HookFailure { device: device.name.clone(), hook, error }),
+                    Err(error) => failures.push(HookFailure {
+                        device: device.name.clone(),
+                        hook,
+                        error,
+                    }),
                 }
             }
         }
         self.pins.remove_strangers(&self.attachments);
         Ok(failures)
+    }
+
+    /// The log of a kernel object that was built with one, to be flushed from time to time.
+    #[cfg(feature = "kernel-log")]
+    pub(crate) fn take_log(&mut self) -> Option<aya_log::EbpfLogger<&'static dyn log::Log>> {
+        aya_log::EbpfLogger::init(&mut self.ebpf).ok()
     }
 
     /// What is attached.
@@ -114,7 +137,12 @@ impl Datapath {
 
     /// Takes everything out of the kernel; tells what was attached.
     pub(crate) fn detach(self) -> Result<Vec<Attachment>, PinError> {
-        let Self { ebpf, pins, attachments, _lock: lock } = self;
+        let Self {
+            ebpf,
+            pins,
+            attachments,
+            _lock: lock,
+        } = self;
         drop(ebpf);
         pins.remove()?;
         drop(lock);

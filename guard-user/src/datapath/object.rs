@@ -31,14 +31,21 @@ pub(crate) enum ObjectError {
 /// Loads the maps; programs are loaded when they are first attached.
 pub(super) fn load(object: &[u8], pins: &Pins) -> Result<Ebpf, ObjectError> {
     // Before 5.11 maps count against the locked memory of a process.
-    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, nix::libc::RLIM_INFINITY, nix::libc::RLIM_INFINITY) {
+    if let Err(error) = setrlimit(
+        Resource::RLIMIT_MEMLOCK,
+        nix::libc::RLIM_INFINITY,
+        nix::libc::RLIM_INFINITY,
+    ) {
         debug!("cannot raise the limit for locked memory: {error}");
     }
     let mut loader = EbpfLoader::new();
     for (name, value_size, max_entries) in shapes() {
         let path = pins.map(name);
         if path.exists() && !fits(&path, value_size, max_entries) {
-            warn!("{} is not the map that this version needs: it is replaced, what it held is lost", path.display());
+            warn!(
+                "{} is not the map that this version needs: it is replaced, what it held is lost",
+                path.display()
+            );
             std::fs::remove_file(&path).map_err(|error| ObjectError::Outdated(path.display().to_string(), error))?;
         }
         loader.map_pin_path(name, path);

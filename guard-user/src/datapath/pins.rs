@@ -18,7 +18,7 @@ use guard_common::abi;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 use tracing::warn;
 
-use super::attach;
+use super::clsact;
 use crate::attachment::{Attachment, Hook, Method};
 
 /// Why the pin directory cannot be used.
@@ -44,24 +44,37 @@ pub(super) struct Pins {
 impl Pins {
     /// Creates the directories, for root only.
     pub(super) fn create(root: &Path) -> Result<Self, PinError> {
-        let pins = Self { root: root.to_owned(), versioned: root.join(format!("v{}", abi::VERSION)) };
-        let nearest = root.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let pins = Self {
+            root: root.to_owned(),
+            versioned: root.join(format!("v{}", abi::VERSION)),
+        };
+        let nearest = root
+            .ancestors()
+            .find(|path| path.exists())
+            .unwrap_or_else(|| Path::new("/"));
         match statfs(nearest) {
             Ok(found) if found.filesystem_type() == BPF_FS_MAGIC => {}
             _ => return Err(PinError::NotBpffs(root.display().to_string())),
         }
         for folder in [pins.versioned.join("maps"), pins.links()] {
-            DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|source| PinError::Create {
-                path: folder.display().to_string(),
-                source,
-            })?;
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&folder)
+                .map_err(|source| PinError::Create {
+                    path: folder.display().to_string(),
+                    source,
+                })?;
         }
         Ok(pins)
     }
 
     /// Takes the lock that keeps a second agent away. `None` if there is one.
     pub(super) fn lock(&self) -> Result<Option<File>, PinError> {
-        let failed = |source| PinError::Lock { path: self.root.display().to_string(), source };
+        let failed = |source| PinError::Lock {
+            path: self.root.display().to_string(),
+            source,
+        };
         let folder = File::open(&self.root).map_err(failed)?;
         match folder.try_lock() {
             Ok(()) => Ok(Some(folder)),
@@ -83,12 +96,16 @@ impl Pins {
     }
 
     pub(super) fn link(&self, ifindex: u32, hook: Hook, method: Method) -> PathBuf {
-        self.links().join(format!("{ifindex}-{}-{}", hook.word(), method.word()))
+        self.links()
+            .join(format!("{ifindex}-{}-{}", hook.word(), method.word()))
     }
 
     /// Detaches what is pinned for interfaces or methods that are no longer ours.
     pub(super) fn remove_strangers(&self, attachments: &[Attachment]) {
-        let ours: Vec<_> = attachments.iter().map(|one| self.link(one.ifindex, one.hook, one.method)).collect();
+        let ours: Vec<_> = attachments
+            .iter()
+            .map(|one| self.link(one.ifindex, one.hook, one.method))
+            .collect();
         for path in files(&self.links()) {
             if !ours.contains(&path) {
                 remove_link(&path);
@@ -125,9 +142,10 @@ pub(crate) fn remove_all(root: &Path) -> Result<usize, PinError> {
 
 fn remove(path: &Path, how: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), PinError> {
     match how(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(PinError::Remove { path: path.display().to_string(), source })
-        }
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(PinError::Remove {
+            path: path.display().to_string(),
+            source,
+        }),
         _ => Ok(()),
     }
 }
@@ -136,7 +154,7 @@ fn remove(path: &Path, how: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), 
 /// says.
 fn remove_link(path: &Path) {
     if let Some((ifindex, hook)) = clsact_of(path) {
-        attach::delete_filter(ifindex, hook);
+        clsact::delete(ifindex, hook);
     }
     if let Err(error) = fs::remove_file(path) {
         warn!("cannot remove {}: {error}", path.display());
@@ -146,12 +164,21 @@ fn remove_link(path: &Path) {
 fn clsact_of(path: &Path) -> Option<(u32, Hook)> {
     let name = path.file_name()?.to_str()?.strip_suffix("-clsact")?;
     let (ifindex, hook) = name.split_once('-')?;
-    let hook = if hook == Hook::TcEgress.word() { Hook::TcEgress } else { Hook::TcIngress };
+    let hook = if hook == Hook::TcEgress.word() {
+        Hook::TcEgress
+    } else {
+        Hook::TcIngress
+    };
     Some((ifindex.parse().ok()?, hook))
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
-    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect()
 }
 
 #[cfg(test)]

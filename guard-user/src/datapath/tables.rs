@@ -66,11 +66,17 @@ impl Kernel {
     }
 
     fn control(&self) -> Result<Control, MapFault> {
-        self.control.get(&0, 0).map_err(|source| MapFault::Access { name: abi::CONTROL, source })
+        self.control.get(&0, 0).map_err(|source| MapFault::Access {
+            name: abi::CONTROL,
+            source,
+        })
     }
 
     fn set_control(&mut self, control: Control) -> Result<(), MapFault> {
-        self.control.set(0, control, 0).map_err(|source| MapFault::Access { name: abi::CONTROL, source })
+        self.control.set(0, control, 0).map_err(|source| MapFault::Access {
+            name: abi::CONTROL,
+            source,
+        })
     }
 
     /// Puts a policy in force, whole; returns its generation. The kernel copies a map value by words, and slot and
@@ -79,7 +85,10 @@ impl Kernel {
         let mut control = self.control()?;
         control.active = (control.active & 1) ^ 1;
         control.generation = control.generation.wrapping_add(1);
-        let access = |source| MapFault::Access { name: abi::POLICIES, source };
+        let access = |source| MapFault::Access {
+            name: abi::POLICIES,
+            source,
+        };
         self.policies.set(control.active, policy, 0).map_err(access)?;
         self.set_control(control)?;
         Ok(control.generation)
@@ -95,15 +104,24 @@ impl Kernel {
     /// What was counted at an interface, for each CPU.
     pub(crate) fn counters(&self, ifindex: u32) -> Result<Vec<Counters>, MapFault> {
         let values = self.counters.get(&abi::device_slot(ifindex), 0);
-        let values = values.map_err(|source| MapFault::Access { name: abi::COUNTERS, source })?;
+        let values = values.map_err(|source| MapFault::Access {
+            name: abi::COUNTERS,
+            source,
+        })?;
         Ok(values.iter().copied().collect())
     }
 
     /// Queries of a key held since its breaker opened; `None` if it is closed.
     pub(crate) fn held(&self, key: Key) -> Result<Option<u32>, MapFault> {
         let bucket = self.keys.get(&abi::key_bucket(key), LOCKED);
-        let bucket = bucket.map_err(|source| MapFault::Access { name: abi::KEYS, source })?;
-        Ok(bucket.state(key).filter(|state| state.is_open()).map(|state| state.held()))
+        let bucket = bucket.map_err(|source| MapFault::Access {
+            name: abi::KEYS,
+            source,
+        })?;
+        Ok(bucket
+            .state(key)
+            .filter(|state| state.is_open())
+            .map(|state| state.held()))
     }
 
     /// Bytes of each map.

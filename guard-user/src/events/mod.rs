@@ -69,9 +69,9 @@ pub(crate) enum Event {
         /// In a sentence.
         reason: String,
     },
-    /// The lease could not be renewed.
+    /// The lease was not renewed in time, or cannot be.
     Lease {
-        /// Seconds until everything passes.
+        /// Seconds until everything passes; 0 where everything did.
         seconds_left: u64,
         /// Why, and what to do.
         reason: String,
@@ -229,8 +229,10 @@ impl Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Ready { reason, .. } | Self::Lost { reason, .. } | Self::Policy { reason, .. } => f.write_str(reason),
-            Self::Lease { seconds_left, reason } => write!(f, "{reason}; everything passes in {seconds_left} s"),
+            Self::Ready { reason, .. }
+            | Self::Lost { reason, .. }
+            | Self::Policy { reason, .. }
+            | Self::Lease { reason, .. } => f.write_str(reason),
             Self::Attach(hooked) => write!(f, "attached {hooked}"),
             Self::Detach(hooked) => write!(f, "detached {hooked}"),
             Self::AttachError { device, hook, reason } => write!(f, "cannot attach {hook} to {device}: {reason}"),

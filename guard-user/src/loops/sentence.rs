@@ -10,7 +10,9 @@ pub(super) fn trip(name: &str, qtype: &str, servers: &[SocketAddr], evidence: Ev
         Evidence::Pace => "the same 5-tuple and ID came back faster than any client retries",
         Evidence::Identity => "the ID of a query to one server came back in a query to a server that already had it",
         Evidence::Direction => "a server that was itself waiting for the answer asked for it",
-        Evidence::Ladder => "servers on this host asked each other in turns, without a pause",
+        Evidence::Ladder => {
+            "servers on this host asked each other in turns, from the same sockets, and no response came"
+        }
         Evidence::None => "it came back to servers that already had it",
     };
     let outcome = match verdict {

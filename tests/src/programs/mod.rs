@@ -25,6 +25,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("dnsdist", "dnsdist"),
     ("dnsmasq", "dnsmasq-base"),
     ("ip", "iproute2"),
+    ("tc", "iproute2"),
     ("unbound", "unbound"),
 ];
 

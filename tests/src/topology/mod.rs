@@ -63,20 +63,6 @@ impl Topology {
     /// The incident itself, on `lo`.
     pub const INCIDENT: Self = Self::Incident { wire: Wire::Loopback };
 
-    /// Every loop the guard has to cut.
-    pub fn all() -> Vec<Self> {
-        let circle = |forwarder, hops, wire| Self::Circle { forwarder, hops, wire };
-        let mut all = vec![Self::ConsulPair];
-        for wire in [Wire::Loopback, Wire::VethV4, Wire::VethV6] {
-            all.push(circle(Forwarder::Dnsmasq, 2, wire));
-            all.push(circle(Forwarder::Dnsdist, 2, wire));
-            all.push(Self::Incident { wire });
-        }
-        all.push(circle(Forwarder::Dnsmasq, 3, Wire::Loopback));
-        all.push(circle(Forwarder::Dnsdist, 3, Wire::Loopback));
-        all
-    }
-
     /// The programs it needs, as [`crate::programs::provide`] takes them.
     pub fn programs(self) -> &'static [&'static str] {
         match self {

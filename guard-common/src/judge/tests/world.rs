@@ -6,7 +6,7 @@
 use std::{
     boxed::Box,
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashMap, HashSet},
+    collections::{BTreeMap, BinaryHeap, HashMap},
     vec::Vec,
 };
 
@@ -26,9 +26,16 @@ pub(super) const S: u64 = 1_000 * MS;
 
 /// The agent's `RAPID_MS`.
 const RAPID_TICKS: u32 = ticks_of_ms(100);
+/// From the sender's call to the receiver's queue.
+const WIRE_NS: u64 = 2 * US;
 /// Short of the wrap of the ticks, so that every run goes through it.
 const BOOT_NS: u64 = ((u32::MAX as u64) << Ticks::SHIFT) - 3 * S;
-const SECRET: Secret = Secret([0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9, 0x94d0_49bb_1331_11eb, 0x2545_f491]);
+const SECRET: Secret = Secret([
+    0x9e37_79b9_7f4a_7c15,
+    0xbf58_476d_1ce4_e5b9,
+    0x94d0_49bb_1331_11eb,
+    0x2545_f491,
+]);
 
 /// One end of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,11 +64,18 @@ pub(super) struct Packet {
     pub(super) to: Socket,
     pub(super) id: u16,
     pub(super) kind: Kind,
+    /// The servers that this query, and the queries that made their receivers send it, have been to: a bit each.
+    pub(super) path: u64,
 }
 
 impl Packet {
     pub(super) const fn reply(self, kind: Kind) -> Self {
-        Self { from: self.to, to: self.from, id: self.id, kind }
+        Self {
+            from: self.to,
+            to: self.from,
+            kind,
+            ..self
+        }
     }
 }
 
@@ -153,7 +167,7 @@ pub(super) struct Tally {
     pub(super) releases: u32,
     /// Queries that the guard saw.
     pub(super) queries: u32,
-    /// Queries by forwarders to a server that had been asked before, which got through before the first trip.
+    /// Queries that came to a server which they had already been to, before the first trip.
     pub(super) recirculated: u32,
     pub(super) held: u32,
     /// Answers that reached a client.
@@ -168,7 +182,7 @@ pub(super) struct World {
     busy_until: Vec<u64>,
     owners: HashMap<Socket, usize>,
     random: Random,
-    asked: HashSet<Socket>,
+    servers: Vec<Socket>,
     lines: BTreeMap<u32, FlowLine>,
     pub(super) bucket: KeyBucket,
     pub(super) tally: Tally,
@@ -194,7 +208,7 @@ impl World {
             busy_until: Vec::new(),
             owners: HashMap::new(),
             random: Random(seed),
-            asked: HashSet::new(),
+            servers: Vec::new(),
             lines: BTreeMap::new(),
             bucket: KeyBucket::default(),
             tally: Tally::default(),
@@ -208,7 +222,10 @@ impl World {
 
     /// Several hosts, the guard on an interface between them.
     pub(super) fn on_veth(seed: u64) -> Self {
-        Self { same_host: false, ..Self::on_lo(seed) }
+        Self {
+            same_host: false,
+            ..Self::on_lo(seed)
+        }
     }
 
     pub(super) fn random(&mut self, bound: u64) -> u64 {
@@ -235,7 +252,9 @@ impl World {
             if *at_ns > until_ns || self.tally.queries >= most {
                 break;
             }
-            let Some(Reverse((at_ns, _, event))) = self.events.pop() else { break };
+            let Some(Reverse((at_ns, _, event))) = self.events.pop() else {
+                break;
+            };
             self.now = at_ns;
             self.handle(event);
         }
@@ -247,7 +266,9 @@ impl World {
     /// Runs until a breaker opens, or until the moment or the count; says which evidence it was.
     pub(super) fn run_until_trip(&mut self, until_ns: u64, most: u32) -> Option<Evidence> {
         while self.tally.trips.is_empty() && self.tally.queries < most {
-            let Some(Reverse((at_ns, _, event))) = self.events.pop() else { break };
+            let Some(Reverse((at_ns, _, event))) = self.events.pop() else {
+                break;
+            };
             if at_ns > until_ns {
                 break;
             }
@@ -267,20 +288,142 @@ impl World {
             Event::Arrive(packet) => packet.to,
             Event::Wake(socket, _) => socket,
         };
-        // Nobody listens any more.
-        let Some(&index) = self.owners.get(&socket) else { return };
-        // Whoever is at work lets the next one wait in the socket's queue.
-        if matches!(event, Event::Arrive(_)) {
-            if self.busy_until[index] > self.now {
-                let at_ns = self.busy_until[index];
-                self.busy_until[index] += self.nodes[index].service_ns();
-                // The queue keeps its order: the slot is taken now.
-                self.schedule(at_ns, Event::Wake(socket, QUEUED));
-                self.queued.entry(index).or_default().push_back(event);
-                return;
-            }
-            self.busy_until[index] = self.now + self.nodes[index].service_ns();
+        let Some(&node) = self.owners.get(&socket) else { return };
+        let mut out = Outbox {
+            node,
+            now: self.now,
+            random: &mut self.random,
+            owners: &mut self.owners,
+            packets: Vec::new(),
+            timers: Vec::new(),
+        };
+        match event {
+            Event::Arrive(packet) => self.nodes[node].receive(packet, &mut out),
+            Event::Wake(_, token) => self.nodes[node].wake(token, &mut out),
         }
-        todo!()
+        let Outbox { packets, timers, .. } = out;
+        for (at_ns, socket, token) in timers {
+            self.schedule(at_ns, Event::Wake(socket, token));
+        }
+        for packet in packets {
+            self.transmit(packet);
+        }
+    }
+
+    /// Puts a packet on the wire, unless the guard keeps it.
+    fn transmit(&mut self, packet: Packet) {
+        let ends = (packet.from.address, packet.to.address);
+        let seen = !self.unseen.iter().any(|&(a, b)| ends == (a, b) || ends == (b, a));
+        if seen && self.is_held(packet) {
+            self.tally.held += 1;
+            if self.enforce == Enforce::Answer {
+                self.deliver(packet.reply(Kind::Error));
+            }
+        } else if packet.kind == Kind::Query {
+            let here = self.bit(packet.to);
+            if seen && packet.path & here != 0 {
+                self.tally.recirculated += u32::from(self.tally.trips.is_empty());
+            }
+            self.deliver(Packet {
+                path: packet.path | here,
+                ..packet
+            });
+        } else {
+            self.deliver(packet);
+        }
+    }
+
+    fn bit(&mut self, server: Socket) -> u64 {
+        let known = self.servers.iter().position(|socket| *socket == server);
+        let index = known.unwrap_or_else(|| {
+            self.servers.push(server);
+            self.servers.len() - 1
+        });
+        1 << index
+    }
+
+    /// One core works for each node: whatever comes while it is busy waits in its socket.
+    fn deliver(&mut self, packet: Packet) {
+        let Some(&node) = self.owners.get(&packet.to) else {
+            return;
+        };
+        if self.nodes[node].is_client() && packet.kind == Kind::Answer {
+            self.tally.resolved += 1;
+        }
+        let start = self.busy_until[node].max(self.now + WIRE_NS);
+        let done = start + self.nodes[node].service_ns();
+        self.busy_until[node] = done;
+        self.schedule(done, Event::Arrive(packet));
+    }
+
+    /// The door: what `guard-ebpf` does with a packet, for every interface that it crosses.
+    fn is_held(&mut self, packet: Packet) -> bool {
+        let now = Ticks::from_ns(BOOT_NS + self.now / self.clock_ns * self.clock_ns);
+        let (client, server) = match packet.kind {
+            Kind::Query => (packet.from, packet.to),
+            Kind::Answer | Kind::Error => (packet.to, packet.from),
+        };
+        let ends = u64::from(client.address) << 48
+            | u64::from(client.port) << 32
+            | u64::from(server.address) << 16
+            | u64::from(server.port);
+        let digest = SECRET.mix(ends ^ SECRET.0[0], u64::from(packet.id) ^ SECRET.0[1]);
+        let line = self.lines.entry(flow_line(digest)).or_default();
+        match packet.kind {
+            Kind::Query => {}
+            Kind::Answer => {
+                line.settle(digest as u32);
+                if let Some(ruling) = self.bucket.answered(KEY, now, &RULES) {
+                    assert_eq!(ruling.note, Note::Release);
+                    self.tally.releases += 1;
+                }
+                return false;
+            }
+            Kind::Error => {
+                line.settle(digest as u32);
+                self.bucket.failed(KEY);
+                return false;
+            }
+        }
+        self.tally.queries += 1;
+        for place in 0..self.places {
+            let line = self.lines.entry(flow_line(digest)).or_default();
+            let sighting = line.sight(digest as u32, Place::new(place + 2, false), now, RAPID_TICKS);
+            let ruling = self.judge(client, server, packet.id, sighting, now);
+            if ruling.note == Note::Trip {
+                self.tally.trips.push(ruling);
+            }
+            if ruling.held {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn judge(&mut self, client: Socket, server: Socket, id: u16, sighting: Sighting, now: Ticks) -> Ruling {
+        let end = |socket: Socket| Endpoint {
+            address: SECRET.mix(u64::from(socket.address) ^ SECRET.0[2], SECRET.0[1]) as u16,
+            port: socket.port,
+        };
+        let hop = Hop {
+            client: end(client),
+            server: end(server),
+            id,
+            same_host: self.same_host,
+            sighting,
+        };
+        let ruling = self
+            .bucket
+            .query(KEY, &hop, now, &RULES)
+            .expect("one key alone has a slot");
+        assert!(
+            !ruling.held || self.is_open(),
+            "what is held is held by an open breaker"
+        );
+        ruling
+    }
+
+    fn is_open(&self) -> bool {
+        self.bucket.state(KEY).is_some_and(crate::judge::KeyState::is_open)
     }
 }

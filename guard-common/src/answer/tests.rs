@@ -1,0 +1,273 @@
+use std::{format, string::String, vec, vec::Vec};
+
+use etherparse::checksum::u64_16bit_word;
+use guard_tests::{
+    frame::{Edns0, Query, checksums_hold, left_to_the_card},
+    question::{Name, RecordType, ResponseCode},
+};
+use proptest::prelude::*;
+
+use super::*;
+
+const V4: [&str; 2] = ["192.0.2.1:40000", "192.0.2.2:53"];
+const V6: [&str; 2] = ["[2001:db8::1]:40000", "[2001:db8::2]:53"];
+const SERVFAIL: u32 = 2;
+
+fn query(name: &str, ends: [&str; 2]) -> Query {
+    Query::new(name, ends[0], ends[1]).unwrap()
+}
+
+/// Does to the frame what a door does.
+fn answer(mut frame: Vec<u8>, rcode: u32, info_code: u16, checksum: Checksum) -> Vec<u8> {
+    let packet = Packet::walk(frame.as_slice()).unwrap();
+    let (start, end) = packet.payload(frame.as_slice()).unwrap();
+    let message = Message::read(frame.as_slice(), start, end).unwrap();
+    assert!(is_answerable(frame.as_slice(), &packet, &message));
+    let plan = Plan::new(frame.as_slice(), &packet, &message, rcode, info_code, checksum).unwrap();
+    frame.resize(plan.frame_len(), 0xa5);
+    plan.write(frame.as_mut_slice()).unwrap();
+    frame
+}
+
+fn state(frame: &[u8]) -> Checksum {
+    let packet = Packet::walk(frame).unwrap();
+    let (start, end) = packet.payload(frame).unwrap();
+    checksum_state(frame, &packet, end - start + UDP_HEADER_LEN)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x} ")).collect()
+}
+
+fn is_as_built_independently(query: &Query) {
+    for (rcode, code, info_code) in [
+        (SERVFAIL, ResponseCode::ServFail, EDE_OTHER),
+        (SERVFAIL, ResponseCode::ServFail, EDE_CACHED_ERROR),
+        (3, ResponseCode::NXDomain, 15),
+        (5, ResponseCode::Refused, 18),
+    ] {
+        let expected = query.answer_frame(code, info_code).unwrap();
+        let frame = query.frame().unwrap();
+        let ours = answer(frame.clone(), rcode, info_code, Checksum::Whole);
+        assert_eq!(hex(&ours), hex(&expected), "{query:?}");
+        assert!(checksums_hold(&ours).unwrap());
+        // Ethernet pads short frames.
+        let padded = [frame, vec![0; 18]].concat();
+        assert_eq!(
+            hex(&answer(padded, rcode, info_code, Checksum::Whole)),
+            hex(&expected),
+            "padded {query:?}"
+        );
+    }
+}
+
+#[test]
+fn an_answer_is_the_one_that_other_libraries_build() {
+    for ends in [V4, V6] {
+        for vlans in [&[][..], &[7], &[7, 4094]] {
+            for edns in [
+                Edns0::Without,
+                Edns0::With { dnssec_ok: false },
+                Edns0::With { dnssec_ok: true },
+            ] {
+                for name in [".", "a", "ab", "abc", "abcd", "Www.Example.com", "x.service.consul"] {
+                    for (recursion_desired, checking_disabled) in [(true, false), (false, true)] {
+                        let mut query = query(name, ends);
+                        query.envelope.vlans = vlans.to_vec();
+                        (query.edns, query.recursion_desired) = (edns, recursion_desired);
+                        query.checking_disabled = checking_disabled;
+                        is_as_built_independently(&query);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn names_of_every_length_have_right_checksums() {
+    for ends in [V4, V6] {
+        for length in 1..=249_usize {
+            let labels: Vec<Vec<u8>> = vec![b'n'; length]
+                .chunks(62)
+                .map(|label| label.to_ascii_lowercase())
+                .collect();
+            let mut query = query("x", ends);
+            query.question.name = Name::from_labels(labels.iter().map(Vec::as_slice)).unwrap();
+            query.question.name.set_fqdn(true);
+            is_as_built_independently(&query);
+        }
+    }
+}
+
+#[test]
+fn a_checksum_that_comes_to_zero_is_sent_as_ones() {
+    for (ends, checksum_at) in [(V4, 40), (V6, 60)] {
+        let mut query = query("www.example.com", ends);
+        let expected = query.answer_frame(ResponseCode::ServFail, 0).unwrap();
+        let checksum = u16::from_be_bytes([expected[checksum_at], expected[checksum_at + 1]]);
+        // The ID that makes up what is missing to zero.
+        let sum = u32::from(query.id) + u32::from(checksum);
+        query.id = ((sum & 0xffff) + (sum >> 16)) as u16;
+        let expected = query.answer_frame(ResponseCode::ServFail, 0).unwrap();
+        assert_eq!(expected[checksum_at..checksum_at + 2], [0xff, 0xff]);
+        is_as_built_independently(&query);
+    }
+}
+
+#[test]
+fn a_query_without_a_checksum_gets_an_answer_with_one() {
+    let query = query("www.example.com", V4);
+    let mut frame = query.frame().unwrap();
+    frame[40..42].fill(0);
+    assert_eq!(state(&frame), Checksum::Whole);
+    let expected = query.answer_frame(ResponseCode::ServFail, 0).unwrap();
+    assert_eq!(answer(frame, SERVFAIL, 0, Checksum::Whole), expected);
+}
+
+/// What the network card does in the end.
+fn complete(mut frame: Vec<u8>) -> Vec<u8> {
+    let at = Packet::walk(frame.as_slice()).unwrap().transport_at;
+    let sum = u64_16bit_word::ones_complement_with_no_zero(u64_16bit_word::add_slice(0, &frame[at..]));
+    frame[at + 6..at + 8].copy_from_slice(&sum.to_ne_bytes());
+    frame
+}
+
+#[test]
+fn a_checksum_left_to_the_card_stays_left_to_the_card() {
+    for ends in [V4, V6] {
+        for name in ["a", "ab", "www.example.com"] {
+            let query = query(name, ends);
+            let whole = query.frame().unwrap();
+            assert_eq!(state(&whole), Checksum::Whole);
+            let partial = left_to_the_card(&whole).unwrap();
+            assert_eq!(state(&partial), Checksum::Partial);
+            assert_eq!(complete(partial.clone()), whole, "the test's own card works");
+
+            let expected = query.answer_frame(ResponseCode::ServFail, 0).unwrap();
+            let ours = answer(partial, SERVFAIL, 0, Checksum::Partial);
+            assert_eq!(hex(&ours), hex(&left_to_the_card(&expected).unwrap()));
+            assert_eq!(hex(&complete(ours)), hex(&expected));
+        }
+    }
+}
+
+#[test]
+fn flags_that_a_response_must_not_echo_are_cleared() {
+    let query = query("www.example.com", V4);
+    let mut frame = query.frame().unwrap();
+    // AA, TC, Z, AD and an RCODE.
+    frame[44] |= 0x06;
+    frame[45] |= 0x6f;
+    let ours = answer(frame, SERVFAIL, 0, Checksum::Whole);
+    assert_eq!(ours, query.answer_frame(ResponseCode::ServFail, 0).unwrap());
+}
+
+#[test]
+fn only_an_opt_that_comes_first_is_answered_with_one() {
+    let mut query = query("www.example.com", V4);
+    query.edns = Edns0::Without;
+    let expected = query.answer_frame(ResponseCode::ServFail, 0).unwrap();
+    // A TSIG record, as far as anybody reads it.
+    let mut message = query.message().unwrap();
+    message[11] = 1;
+    message.extend_from_slice(&[0, 0, 250, 0, 255, 0, 0, 0, 0, 0, 0]);
+    let frame = query.envelope.around(&message).unwrap();
+    assert_eq!(answer(frame, SERVFAIL, 0, Checksum::Whole), expected);
+    // An OPT that is cut short.
+    let mut message = query.message().unwrap();
+    message[11] = 1;
+    message.extend_from_slice(&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0]);
+    let frame = query.envelope.around(&message).unwrap();
+    assert_eq!(answer(frame, SERVFAIL, 0, Checksum::Whole), expected);
+}
+
+#[test]
+fn options_of_the_query_are_not_sent_back() {
+    let query = query("www.example.com", V6);
+    let mut message = query.message().unwrap();
+    // A client cookie (RFC 7873).
+    let length_at = message.len() - 2;
+    message[length_at + 1] = 12;
+    message.extend_from_slice(&[0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8]);
+    let frame = query.envelope.around(&message).unwrap();
+    let expected = query.answer_frame(ResponseCode::ServFail, EDE_CACHED_ERROR).unwrap();
+    assert_eq!(answer(frame, SERVFAIL, EDE_CACHED_ERROR, Checksum::Whole), expected);
+}
+
+#[test]
+fn records_or_ip_options_make_a_query_unanswerable() {
+    let query = query("www.example.com", V4);
+    let judge = |frame: &[u8]| {
+        let packet = Packet::walk(frame).unwrap();
+        let (start, end) = packet.payload(frame).unwrap();
+        is_answerable(frame, &packet, &Message::read(frame, start, end).unwrap())
+    };
+    let frame = query.frame().unwrap();
+    assert!(judge(&frame));
+    for at in 48..52 {
+        let mut frame = frame.clone();
+        frame[at] = 1;
+        assert!(!judge(&frame), "a count at {at}");
+    }
+    let mut frame = frame;
+    frame[14] = 0x46;
+    frame.splice(34..34, [1; 4]);
+    let ip_len = (frame.len() - 14) as u16;
+    frame[16..18].copy_from_slice(&ip_len.to_be_bytes());
+    assert!(!judge(&frame));
+}
+
+/// The longest answer is the longest question with an EDE: 37 bytes more than the query had.
+#[test]
+fn an_answer_is_never_longer_than_a_servfail_with_one_ede_needs() {
+    assert_eq!(EDNS_LEN, 37);
+    for edns in [Edns0::Without, Edns0::With { dnssec_ok: true }] {
+        let mut query = query("www.example.com", V4);
+        query.edns = edns;
+        let ours = answer(query.frame().unwrap(), SERVFAIL, 0, Checksum::Whole);
+        let growth = ours.len() as isize - query.frame().unwrap().len() as isize;
+        assert_eq!(growth, if edns == Edns0::Without { 0 } else { 26 });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_answer_is_the_one_that_other_libraries_build(
+        v6: bool,
+        vlans in prop::collection::vec(1..4_095_u16, 0..3),
+        source: u128,
+        destination: u128,
+        ports: [u16; 2],
+        mark: u16,
+        labels in prop::collection::vec("[a-zA-Z0-9]{1,30}", 0..8),
+        kind in prop::sample::select(vec![RecordType::A, RecordType::DS, RecordType::HTTPS, RecordType::ANY]),
+        id: u16,
+        flags: (bool, bool),
+        edns in prop::sample::select(vec![
+            Edns0::Without,
+            Edns0::With { dnssec_ok: false },
+            Edns0::With { dnssec_ok: true },
+        ]),
+    ) {
+        let mut query = query(&labels.join("."), if v6 { V6 } else { V4 });
+        let envelope = &mut query.envelope;
+        (envelope.vlans, envelope.mark) = (vlans, mark);
+        for (end, number) in [(&mut envelope.source, source), (&mut envelope.destination, destination)] {
+            if v6 {
+                end.set_ip(std::net::Ipv6Addr::from(number).into());
+            } else {
+                end.set_ip(std::net::Ipv4Addr::from(number as u32).into());
+            }
+        }
+        envelope.source.set_port(ports[0]);
+        envelope.destination.set_port(ports[1]);
+        (query.question.kind, query.id, query.edns) = (kind, id, edns);
+        (query.recursion_desired, query.checking_disabled) = flags;
+        let frame = query.frame().unwrap();
+        let ours = answer(frame, SERVFAIL, EDE_OTHER, Checksum::Whole);
+        prop_assert_eq!(hex(&ours), hex(&query.answer_frame(ResponseCode::ServFail, EDE_OTHER).unwrap()));
+    }
+}

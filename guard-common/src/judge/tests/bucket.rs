@@ -1,0 +1,155 @@
+//! Buckets: a flood of names cannot flush what matters.
+
+use std::vec::Vec;
+
+use proptest::prelude::*;
+
+use super::{RULES, cases};
+use crate::{
+    flow::Sighting,
+    judge::{Endpoint, Hop, KeyBucket, Note, Ruling, SLOTS},
+    key::Key,
+    time::{Ticks, ticks_of_ms},
+};
+
+const START: Ticks = Ticks(u32::MAX - 500);
+
+const fn hop(port: u16, sighting: Sighting) -> Hop {
+    Hop {
+        client: Endpoint {
+            address: 1,
+            port: 30_000 + port,
+        },
+        server: Endpoint { address: 1, port },
+        id: 7,
+        same_host: true,
+        sighting,
+    }
+}
+
+fn ask(bucket: &mut KeyBucket, key: u64, now: Ticks) -> Option<Ruling> {
+    bucket.query(Key(key), &hop(53, Sighting::New), now, &RULES)
+}
+
+fn trip(bucket: &mut KeyBucket, key: u64, now: Ticks) {
+    for round in 0..64 {
+        let sighting = if round < 2 { Sighting::New } else { Sighting::Rapid };
+        let ruling = bucket
+            .query(Key(key), &hop(53 + round % 2, sighting), now, &RULES)
+            .unwrap();
+        if ruling.note == Note::Trip {
+            return;
+        }
+    }
+    panic!("a ping-pong did not trip");
+}
+
+const fn later(ms: u32) -> Ticks {
+    START.plus(ticks_of_ms(ms))
+}
+
+fn is_known(bucket: &KeyBucket, key: u64) -> bool {
+    bucket.state(Key(key)).is_some()
+}
+
+#[test]
+fn the_quietest_key_makes_room() {
+    let mut bucket = KeyBucket::default();
+    for key in 1..=SLOTS as u64 {
+        ask(&mut bucket, key, later(key as u32 * 10));
+    }
+    // The first one is asked for once more: now the second is the quietest.
+    ask(&mut bucket, 1, later(100));
+    ask(&mut bucket, 8, later(110));
+    assert!(!is_known(&bucket, 2));
+    assert!([1, 3, 4, 5, 6, 7, 8].into_iter().all(|key| is_known(&bucket, key)));
+}
+
+/// A million random names a second are one for each bucket in 16 ms.
+#[test]
+fn a_suspect_outlasts_a_flood_of_other_names() {
+    let mut bucket = KeyBucket::default();
+    for round in 0..7 {
+        let sighting = if round < 2 { Sighting::New } else { Sighting::Rapid };
+        bucket
+            .query(Key(1), &hop(53 + round % 2, sighting), later(0), &RULES)
+            .unwrap();
+    }
+    for name in 0..40 {
+        ask(&mut bucket, 100 + name, later(1 + name as u32 * 16));
+    }
+    assert!(is_known(&bucket, 1));
+}
+
+#[test]
+fn an_open_breaker_is_never_flushed() {
+    let mut bucket = KeyBucket::default();
+    trip(&mut bucket, 1, START);
+    for name in 0..10_000 {
+        ask(&mut bucket, 100 + name, later(name as u32 / 10)).unwrap();
+    }
+    assert!(bucket.state(Key(1)).unwrap().is_open());
+    assert!(ask(&mut bucket, 1, later(900)).unwrap().held);
+}
+
+#[test]
+fn when_every_slot_is_an_open_breaker_another_name_passes() {
+    let mut bucket = KeyBucket::default();
+    for key in 1..=SLOTS as u64 {
+        trip(&mut bucket, key, START);
+    }
+    assert!(ask(&mut bucket, 8, later(1)).is_none());
+    assert!(bucket.answered(Key(8), later(2), &RULES).is_none());
+    assert!((1..=SLOTS as u64).all(|key| ask(&mut bucket, key, later(3)).unwrap().held));
+    // Their owners are long gone: one of them makes room.
+    assert!(ask(&mut bucket, 8, later(601_000)).is_some());
+}
+
+#[test]
+fn a_key_that_takes_over_a_slot_inherits_nothing() {
+    let mut bucket = KeyBucket::default();
+    for key in 1..=SLOTS as u64 {
+        for round in 0..7 {
+            let sighting = if round < 2 { Sighting::New } else { Sighting::Rapid };
+            bucket
+                .query(Key(key), &hop(53 + round % 2, sighting), START, &RULES)
+                .unwrap();
+        }
+    }
+    let ruling = ask(&mut bucket, 8, later(100)).unwrap();
+    assert_eq!((ruling.hops, ruling.recirculated, ruling.held), (1, 0, false));
+}
+
+#[test]
+fn an_answer_for_a_key_that_nobody_asked_for_takes_no_slot() {
+    let mut bucket = KeyBucket::default();
+    assert!(bucket.answered(Key(5), START, &RULES).is_none());
+    assert!(!is_known(&bucket, 5));
+}
+
+proptest! {
+    #![proptest_config(cases(256))]
+
+    /// At any moment a key lives in one slot at most, open breakers stay, and a key just asked for is there.
+    #[test]
+    fn a_bucket_keeps_its_promises_under_any_mix(
+        steps in prop::collection::vec((1..12_u64, 0..200_u32, prop::bool::weighted(0.05)), 1..300),
+    ) {
+        let mut bucket = KeyBucket::default();
+        let mut now = START;
+        let mut open = Vec::new();
+        for (key, pause, trips) in steps {
+            now = now.plus(pause);
+            let full = open.len() == SLOTS && !open.contains(&key);
+            if trips && !full && !open.contains(&key) {
+                trip(&mut bucket, key, now);
+                open.push(key);
+            }
+            prop_assert_eq!(ask(&mut bucket, key, now).is_none(), full);
+            prop_assert_eq!(is_known(&bucket, key), !full);
+            for key in &open {
+                prop_assert!(bucket.state(Key(*key)).is_some_and(|state| state.is_open()));
+            }
+        }
+    }
+}

@@ -1,0 +1,612 @@
+//! Every way in which programs hang, on a real wire: what is seen there, what comes back, and who is left alone.
+//!
+//! [`Ends`] imitates a loop that the judge knows by its pace: one query, always from the same socket with the same ID,
+//! comes by on its way to two servers in turns, faster than any client retries. The servers say nothing.
+
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    Ebpf,
+    programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode, tc::TcAttachOptions},
+};
+use guard_tests::{
+    Namespace,
+    client::ask,
+    frame::EXTRA_TEXT,
+    guard::{Guard, GuardOptions, Mode},
+    programs,
+    question::{Question, RecordType, ResponseCode},
+    topology::Topology,
+    upstream::{Manner, Upstream},
+    veth,
+};
+use hickory_proto::{
+    op::{Message, MessageType},
+    rr::rdata::opt::{EdnsCode, EdnsOption},
+};
+
+/// The wire, on both sides.
+const WIRE: &str = "veth0";
+/// The guarded side of it, and the other.
+const HERE: [&str; 2] = ["10.53.0.1", "fd53::1"];
+const THERE: [&str; 2] = ["10.53.0.2", "fd53::2"];
+/// A debug build verifies its programs within this on a busy machine.
+const START: Duration = Duration::from_secs(20);
+/// What takes no time is there long before.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The ports of the silent servers.
+const SILENT: [u16; 2] = [54, 55];
+/// A real server's port.
+const REAL: u16 = 53;
+/// The ID of the query that goes round.
+const ID: u16 = 0x1d1d;
+/// Times that it comes by at each of the two servers in one go; the judge needs five.
+const ROUNDS: usize = 12;
+
+/// One test at a time: they count packets.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+fn site() -> Result<[Namespace; 2]> {
+    let (here, there) = (Namespace::new()?, Namespace::new()?);
+    let pairs = [("10.53.0.1/24", "10.53.0.2/24"), ("fd53::1/64", "fd53::2/64")];
+    veth::veth(&here, &there, WIRE, &pairs)?;
+    Ok([here, there])
+}
+
+fn options(interfaces: &[&str], toml: &str) -> GuardOptions {
+    GuardOptions {
+        extra_toml: format!("ports = [53, 54, 55]\n[breaker]\nhold_ms = 300000\n{toml}"),
+        ..GuardOptions::enforce(interfaces)
+    }
+}
+
+fn ready(namespace: &Namespace, options: &GuardOptions) -> Result<Guard> {
+    let guard = Guard::start(namespace, options)?;
+    guard.wait_ready(START)?;
+    Ok(guard)
+}
+
+/// A client on one side and two silent servers on the other.
+struct Ends {
+    client: UdpSocket,
+    servers: [UdpSocket; 2],
+}
+
+impl Ends {
+    fn new(from: (&Namespace, &str), to: (&Namespace, &str)) -> Result<Self> {
+        let socket = |(namespace, address): (&Namespace, &str), port| -> Result<UdpSocket> {
+            let socket = namespace.udp(SocketAddr::new(address.parse::<IpAddr>()?, port))?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        };
+        Ok(Self {
+            client: socket(from, 0)?,
+            servers: [socket(to, SILENT[0])?, socket(to, SILENT[1])?],
+        })
+    }
+
+    fn send(&self, name: &str) -> Result<()> {
+        let query = Question::new(name, RecordType::A)?.query(ID)?;
+        for server in &self.servers {
+            // An error here is what the sender would see of the guard.
+            self.client.send_to(&query, server.local_addr()?)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the query go round until the guard finds it.
+    fn trip(&self, guard: &Guard, name: &str) -> Result<serde_json::Value> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            for _ in 0..ROUNDS {
+                self.send(name)?;
+            }
+            let trips = guard.events_of("trip")?;
+            if let Some(trip) = trips.into_iter().find(|trip| trip["name"] == name) {
+                return Ok(trip);
+            }
+            ensure!(Instant::now() < deadline, "{name} does not trip:\n{}", guard.metrics()?);
+        }
+    }
+
+    /// What the servers have got since they were last asked.
+    fn arrived(&self) -> Result<Vec<Message>> {
+        let mut messages = Vec::new();
+        for server in &self.servers {
+            messages.extend(drain(server)?);
+        }
+        Ok(messages)
+    }
+
+    /// A query that nobody holds gets there and back: all that was sent before has had its chance.
+    fn settle(&self, name: &str) -> Result<(Vec<Message>, Vec<Message>)> {
+        let server = &self.servers[0];
+        let question = Question::new(name, RecordType::A)?;
+        self.client.send_to(&question.query(ID)?, server.local_addr()?)?;
+        let deadline = Instant::now() + PATIENCE;
+        let (mut there, mut back) = (Vec::new(), Vec::new());
+        let is_mark = |message: &Message| message.queries.iter().any(|query| *query.name() == question.name);
+        while !there.iter().any(is_mark) {
+            ensure!(Instant::now() < deadline, "{name} does not get there");
+            there.extend(self.arrived()?);
+        }
+        let mark = Message::response(ID, hickory_proto::op::OpCode::Query);
+        server.send_to(&mark.to_vec()?, self.client.local_addr()?)?;
+        while !back.iter().any(|message: &Message| message.queries.is_empty()) {
+            ensure!(Instant::now() < deadline, "nothing comes back for {name}");
+            back.extend(drain(&self.client)?);
+        }
+        there.retain(|message| !is_mark(message));
+        back.retain(|message| !message.queries.is_empty());
+        Ok((there, back))
+    }
+}
+
+fn drain(socket: &UdpSocket) -> Result<Vec<Message>> {
+    let mut buffer = [0; 2048];
+    let mut messages = Vec::new();
+    while let Ok((length, _)) = socket.recv_from(&mut buffer) {
+        messages.push(Message::from_vec(&buffer[..length]).context("no DNS message")?);
+    }
+    Ok(messages)
+}
+
+/// A SERVFAIL that says why, as RFC 8914 has it, to the question that was asked.
+fn is_answer(message: &Message, name: &str, info_code: u16) -> Result<()> {
+    let question = Question::new(name, RecordType::A)?;
+    assert_eq!(message.metadata.message_type, MessageType::Response);
+    assert_eq!(message.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!((message.metadata.id, message.metadata.recursion_desired), (ID, true));
+    ensure!(message.metadata.recursion_available && !message.metadata.authoritative, "{message:?}");
+    assert_eq!(message.queries.len(), 1);
+    assert_eq!((message.queries[0].name(), message.queries[0].query_type()), (&question.name, RecordType::A));
+    let edns = message.edns.as_ref().context("the query had an OPT")?;
+    let Some(EdnsOption::Unknown(_, option)) = edns.option(EdnsCode::Unknown(15)) else {
+        anyhow::bail!("no EDE: {message:?}");
+    };
+    assert_eq!(option[..2], info_code.to_be_bytes());
+    assert_eq!(&option[2..], EXTRA_TEXT.as_bytes());
+    Ok(())
+}
+
+/// Trips a key and looks at what its sender gets.
+fn is_answered(guard: &Guard, ends: &Ends, name: &str, hook: &str) -> Result<()> {
+    let trip = ends.trip(guard, name).with_context(|| hook.to_owned())?;
+    assert_eq!((&trip["hook"], &trip["evidence"]), (&hook.into(), &"pace".into()), "{trip}");
+    assert_eq!((&trip["device"], &trip["verdict"]), (&WIRE.into(), &"answer".into()), "{trip}");
+    let (_, answers) = ends.settle(&format!("open-{name}")).with_context(|| format!("{hook} {name}"))?;
+    let first = answers.first().with_context(|| format!("{hook}: nothing came back for {name}"))?;
+    is_answer(first, name, 0)?;
+    for later in &answers[1..] {
+        is_answer(later, name, 13)?;
+    }
+    ensure!(answers.len() <= 16, "{hook}: {} answers for one client in one hold", answers.len());
+
+    // The client has had its answers: from now on, silence, and nothing gets through.
+    for _ in 0..ROUNDS {
+        ends.send(name)?;
+    }
+    ends.settle(&format!("between-{name}"))?;
+    for _ in 0..ROUNDS {
+        ends.send(name)?;
+    }
+    let (there, back) = ends.settle(&format!("after-{name}"))?;
+    ensure!(there.is_empty(), "{hook}: {} held queries got through in silence", there.len());
+    ensure!(back.is_empty(), "{hook}: {} answers too many", back.len());
+    Ok(())
+}
+
+/// Everything that must hold for one way of attaching.
+fn hangs_and_works(xdp: &str, tc: &str, expected: [[&str; 3]; 2]) -> Result<()> {
+    let _machine = MACHINE.lock();
+    let [here, there] = site()?;
+    // Native XDP_TX is lost where the other side of a veth has no NAPI; a program there brings it.
+    let _napi = (expected[0][1] == "driver").then(|| Foreign::xdp(&there)).transpose()?;
+    let guard = ready(&here, &options(&[WIRE], &format!("[attach]\nxdp = \"{xdp}\"\ntc = \"{tc}\"\n")))?;
+
+    let attached = guard.events_of("attach")?;
+    assert_eq!(attached.len(), 2, "{attached:?}");
+    for (event, [hook, method, reason]) in attached.iter().zip(expected) {
+        assert_eq!((&event["hook"], &event["method"]), (&hook.into(), &method.into()), "{event}");
+        let told = event["reason"].as_str().context("no reason")?;
+        ensure!(told.contains(reason), "the reason is `{told}`, and not `{reason}`");
+    }
+
+    for family in [0, 1] {
+        let word = ["ipv4", "ipv6"][family];
+        for (client, server, address) in [(&there, &here, HERE[family]), (&here, &there, THERE[family])] {
+            let address = SocketAddr::new(address.parse::<IpAddr>()?, REAL);
+            let _upstream = Upstream::start(server, address, Manner::Answers(Duration::ZERO))?;
+            let question = Question::new(&format!("{word}.example."), RecordType::A)?;
+            ensure!(ask(client, address, &question, 3, PATIENCE / 5)?.answered(), "a query is answered");
+        }
+        let labels = [format!("device=\"{WIRE}\""), format!("family=\"{word}\"")];
+        let labels: Vec<_> = labels.iter().map(String::as_str).collect();
+        guard.wait_counter("dnsguard_dns_queries_total", &labels, 2, PATIENCE)?;
+
+        let incoming = Ends::new((&there, THERE[family]), (&here, HERE[family]))?;
+        is_answered(&guard, &incoming, &format!("in.{word}."), expected[0][0])?;
+        let outgoing = Ends::new((&here, HERE[family]), (&there, THERE[family]))?;
+        is_answered(&guard, &outgoing, &format!("out.{word}."), expected[1][0])?;
+    }
+    guard.stop()
+}
+
+macro_rules! ways {
+    ($($name:ident: $xdp:literal, $tc:literal => $expected:expr;)*) => {
+        $(
+            #[test]
+            #[ignore = "needs root and real resolvers: cargo xtask test"]
+            fn $name() -> Result<()> {
+                hangs_and_works($xdp, $tc, $expected)
+            }
+        )*
+    };
+}
+
+ways! {
+    a_veth_is_guarded_by_tc_on_its_own_accord: "auto", "auto" =>
+        [["tc-ingress", "tcx", "no hardware"], ["tc-egress", "tcx", ""]];
+    a_veth_is_guarded_by_tcx: "off", "tcx" =>
+        [["tc-ingress", "tcx", "xdp is off"], ["tc-egress", "tcx", ""]];
+    a_veth_is_guarded_by_clsact: "off", "clsact" =>
+        [["tc-ingress", "clsact", "clsact"], ["tc-egress", "clsact", "clsact"]];
+    a_veth_is_guarded_by_generic_xdp: "generic", "tcx" =>
+        [["xdp", "generic", "generic"], ["tc-egress", "tcx", ""]];
+    a_veth_is_guarded_by_xdp_in_its_driver: "driver", "clsact" =>
+        [["xdp", "driver", "driver"], ["tc-egress", "clsact", "clsact"]];
+}
+
+/// What is dropped is gone without a sound: the sender sees no error, and the receiver nothing.
+fn drops_in_silence(xdp: &str, tc: &str, incoming: &str) -> Result<()> {
+    let _machine = MACHINE.lock();
+    let [here, there] = site()?;
+    let toml = format!("[answer]\naction = \"drop\"\n[attach]\nxdp = \"{xdp}\"\ntc = \"{tc}\"\n");
+    let guard = ready(&here, &options(&[WIRE], &toml))?;
+    for family in [0, 1] {
+        let inward = Ends::new((&there, THERE[family]), (&here, HERE[family]))?;
+        let outward = Ends::new((&here, HERE[family]), (&there, THERE[family]))?;
+        for (ends, hook) in [(inward, incoming), (outward, "tc-egress")] {
+            // glibc's resolver asks to be told of errors, and gives up when the kernel says ENOBUFS.
+            if family == 0 {
+                nix::sys::socket::setsockopt(&ends.client, nix::sys::socket::sockopt::Ipv4RecvErr, &true)?;
+            } else {
+                nix::sys::socket::setsockopt(&ends.client, nix::sys::socket::sockopt::Ipv6RecvErr, &true)?;
+            }
+            let name = format!("{hook}.{family}.");
+            let trip = ends.trip(&guard, &name)?;
+            assert_eq!((&trip["hook"], &trip["verdict"]), (&hook.into(), &"drop".into()), "{trip}");
+            ends.settle(&format!("open-{name}"))?;
+            for _ in 0..ROUNDS {
+                ends.send(&name).with_context(|| format!("{hook} by {tc}: the sender sees an error"))?;
+            }
+            let (arrived, back) = ends.settle(&format!("after-{name}"))?;
+            ensure!(arrived.is_empty(), "{hook} by {tc}: {} dropped queries arrive", arrived.len());
+            ensure!(back.is_empty(), "{hook} by {tc}: {} answers in silence", back.len());
+        }
+    }
+    guard.stop()
+}
+
+#[test]
+#[ignore = "needs root and real resolvers: cargo xtask test"]
+fn tcx_drops_in_silence() -> Result<()> {
+    drops_in_silence("off", "tcx", "tc-ingress")
+}
+
+#[test]
+#[ignore = "needs root and real resolvers: cargo xtask test"]
+fn clsact_drops_in_silence() -> Result<()> {
+    drops_in_silence("off", "clsact", "tc-ingress")
+}
+
+#[test]
+#[ignore = "needs root and real resolvers: cargo xtask test"]
+fn generic_xdp_drops_in_silence() -> Result<()> {
+    drops_in_silence("generic", "tcx", "xdp")
+}
+
+/// A program of somebody else's, which lets everything pass. Dropping it takes it away.
+struct Foreign {
+    _ebpf: Ebpf,
+    id: u32,
+}
+
+impl Foreign {
+    /// One in the chain of tcx.
+    fn tcx(namespace: &Namespace, direction: TcAttachType) -> Result<Self> {
+        // TCX_NEXT
+        let mut ebpf = Ebpf::load(&object("classifier", -1))?;
+        let program: &mut SchedClassifier = ebpf.program_mut("foreign").context("no program")?.try_into()?;
+        program.load()?;
+        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+        namespace.run(|| program.attach_with_options(WIRE, direction, options))?;
+        let id = program.info()?.id();
+        Ok(Self { _ebpf: ebpf, id })
+    }
+
+    /// One at the XDP hook, in the driver.
+    fn xdp(namespace: &Namespace) -> Result<Self> {
+        // XDP_PASS
+        let mut ebpf = Ebpf::load(&object("xdp", 2))?;
+        let program: &mut Xdp = ebpf.program_mut("foreign").context("no program")?.try_into()?;
+        program.load()?;
+        namespace.run(|| program.attach(WIRE, XdpMode::Driver))?;
+        let id = program.info()?.id();
+        Ok(Self { _ebpf: ebpf, id })
+    }
+}
+
+/// An ELF object with one program, `foreign`, of two instructions: r0 = `result`, exit.
+///
+/// ```text
+/// ELF header | names | instructions | symbols | section headers
+/// ```
+fn object(section: &str, result: i32) -> Vec<u8> {
+    const HEADER: usize = 64;
+    let names = format!("\0foreign\0{section}\0.symtab\0.strtab\0");
+    let name = |wanted: &str| names.find(&format!("\0{wanted}\0")).map_or(0, |at| at as u32 + 1);
+    let names_len = names.len().next_multiple_of(8);
+    let (code, symbols) = (HEADER + names_len, HEADER + names_len + 16);
+    let headers = symbols + 2 * 24;
+
+    let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1];
+    elf.resize(16, 0);
+    // ET_REL, EM_BPF, version 1.
+    elf.extend([1, 0, 247, 0, 1, 0, 0, 0]);
+    elf.extend([0; 16]);
+    elf.extend((headers as u64).to_le_bytes());
+    elf.extend([0; 4]);
+    for half in [HEADER as u16, 0, 0, 64, 4, 3] {
+        elf.extend(half.to_le_bytes());
+    }
+    elf.extend(names.as_bytes());
+    elf.resize(code, 0);
+    // BPF_ALU64 | BPF_MOV | BPF_K, then BPF_JMP | BPF_EXIT.
+    elf.extend([0xb7, 0, 0, 0]);
+    elf.extend(result.to_le_bytes());
+    elf.extend([0x95, 0, 0, 0, 0, 0, 0, 0]);
+    // The null symbol, and a global function at the start of section 1.
+    elf.extend([0; 24]);
+    elf.extend(name("foreign").to_le_bytes());
+    elf.extend([0x12, 0, 1, 0]);
+    elf.extend([0; 8]);
+    elf.extend(16_u64.to_le_bytes());
+    // Name, type, flags, address, offset, size, link, info, alignment, entry size.
+    for (name, kind, flags, offset, size, link, info, entry) in [
+        (0, 0_u32, 0_u64, 0, 0, 0_u32, 0_u32, 0_u64),
+        (name(section), 1, 6, code, 16, 0, 0, 0),
+        (name(".symtab"), 2, 0, symbols, 48, 3, 1, 24),
+        (name(".strtab"), 3, 0, HEADER, names.len(), 0, 0, 0),
+    ] {
+        elf.extend(name.to_le_bytes());
+        elf.extend(kind.to_le_bytes());
+        for word in [flags, 0, offset as u64, size as u64] {
+            elf.extend(word.to_le_bytes());
+        }
+        elf.extend(link.to_le_bytes());
+        elf.extend(info.to_le_bytes());
+        elf.extend(8_u64.to_le_bytes());
+        elf.extend(entry.to_le_bytes());
+    }
+    elf
+}
+
+/// The programs in the chain of tcx, in their order.
+fn chain(namespace: &Namespace, direction: TcAttachType) -> Result<Vec<u32>> {
+    let (_, programs) = namespace.run(|| SchedClassifier::query_tcx(WIRE, direction))?;
+    Ok(programs.iter().map(|program| program.id()).collect())
+}
+
+fn stays_untouched(tc: &str) -> Result<()> {
+    let _machine = MACHINE.lock();
+    let [here, there] = site()?;
+    here.tool("tc", &format!("qdisc add dev {WIRE} clsact"))?;
+    for direction in ["ingress", "egress"] {
+        // Classic BPF that matches nothing: the packet goes on to the next filter.
+        let filter = format!("dev {WIRE} {direction} prio 1 handle 1 protocol all bpf bytecode 1,6\u{20}0\u{20}0\u{20}0");
+        let mut command = programs::locate("tc")?.command();
+        command.args(["filter", "add"]).args(filter.splitn(11, ' '));
+        let done = here.run(|| command.output())?;
+        ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    let foreign = [TcAttachType::Ingress, TcAttachType::Egress]
+        .into_iter()
+        .map(|direction| Ok((direction, Foreign::tcx(&here, direction)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let look = || -> Result<(String, Vec<Vec<u32>>)> {
+        let qdiscs = here.tool("tc", "qdisc show")?;
+        let filters = ["ingress", "egress"]
+            .map(|direction| here.tool("tc", &format!("filter show dev {WIRE} {direction} prio 1")));
+        let [incoming, outgoing] = filters;
+        let chains = foreign.iter().map(|(direction, _)| chain(&here, *direction)).collect::<Result<_>>()?;
+        Ok((qdiscs + &incoming? + &outgoing?, chains))
+    };
+    let before = look()?;
+    let is_untouched = |ours: usize| -> Result<()> {
+        let (text, chains) = look()?;
+        assert_eq!(text, before.0);
+        for ((_, foreign), chain) in foreign.iter().zip(chains) {
+            assert_eq!(chain.last(), Some(&foreign.id), "it is still there, behind us");
+            assert_eq!(chain.len(), 1 + ours);
+        }
+        Ok(())
+    };
+
+    let options = options(&[WIRE], &format!("[attach]\nxdp = \"off\"\ntc = \"{tc}\"\n"));
+    let ours = usize::from(tc == "tcx");
+    let guard = ready(&here, &options)?;
+    is_untouched(ours)?;
+    guard.kill9();
+    drop(guard);
+    is_untouched(ours)?;
+    let guard = ready(&here, &options)?;
+    is_untouched(ours)?;
+    // With others in the chain the guard still sees and acts.
+    let ends = Ends::new((&there, THERE[0]), (&here, HERE[0]))?;
+    is_answered(&guard, &ends, "beside.others.", "tc-ingress")?;
+    guard.stop()?;
+    is_untouched(0)?;
+    assert_eq!(look()?, before);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and real resolvers: cargo xtask test"]
+fn what_others_hang_at_the_hooks_is_untouched_by_tcx() -> Result<()> {
+    stays_untouched("tcx")
+}
+
+#[test]
+#[ignore = "needs root and real resolvers: cargo xtask test"]
+fn what_others_hang_at_the_hooks_is_untouched_by_clsact() -> Result<()> {
+    stays_untouched("clsact")
+}
+
+#[test]
+#[ignore = "needs root and real resolvers: cargo xtask test"]
+fn a_foreign_xdp_program_is_never_replaced() -> Result<()> {
+    let _machine = MACHINE.lock();
+    let [here, _there] = site()?;
+    let foreign = Foreign::xdp(&here)?;
+    for xdp in ["driver", "generic"] {
+        let guard = ready(&here, &options(&[WIRE], &format!("[attach]\nxdp = \"{xdp}\"\n")))?;
+        let failed = guard.events_of("attach_error")?;
+        assert_eq!(failed.len(), 1, "{failed:?}");
+        assert_eq!((&failed[0]["device"], &failed[0]["hook"]), (&WIRE.into(), &"xdp".into()));
+        let reason = failed[0]["reason"].as_str().context("no reason")?;
+        ensure!(reason.contains("another program") && reason.contains("bpftool net"), "{reason}");
+        let link = here.tool("ip", &format!("-details link show dev {WIRE}"))?;
+        ensure!(link.contains(&format!("id {} ", foreign.id)), "the program is another one: {link}");
+        guard.wait_counter("dnsguard_attach_errors_total", &["hook=\"xdp\""], 1, PATIENCE)?;
+        guard.stop()?;
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and real resolvers: cargo xtask test"]
+fn one_packet_on_three_interfaces_is_one_hop() -> Result<()> {
+    const QUERIES: u64 = 60;
+    let _machine = MACHINE.lock();
+    let (client, router, server) = (Namespace::new()?, Namespace::new()?, Namespace::new()?);
+    // As in a node with a bridge: pod -> veth in the bridge -> bridge -> routed -> veth -> server.
+    veth::veth(&router, &client, "pod0", &[])?;
+    veth::veth(&router, &server, "out0", &[("10.62.0.1/24", "10.62.0.2/24")])?;
+    for command in ["link add br0 type bridge", "link set pod0 master br0", "link set br0 up"] {
+        router.ip(command)?;
+    }
+    router.ip("address add 10.61.0.1/24 dev br0")?;
+    client.ip("address add 10.61.0.2/24 dev pod0")?;
+    client.ip("route add default via 10.61.0.1")?;
+    server.ip("route add default via 10.62.0.1")?;
+    router.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1"))?;
+    let unguarded = SocketAddr::from(([10, 62, 0, 2], 5300));
+    let upstream = Upstream::start(&server, unguarded, Manner::Answers(Duration::ZERO))?;
+    let question = Question::new("herd.example.", RecordType::A)?;
+    ensure!(ask(&client, unguarded, &question, 10, PATIENCE / 10)?.answered(), "there is no way through");
+    drop(upstream);
+
+    let guard = ready(&router, &options(&["pod0", "br0", "out0"], ""))?;
+    let silent = server.udp("10.62.0.2:53".parse()?)?;
+    silent.set_read_timeout(Some(PATIENCE))?;
+    let clients: Vec<_> = (0..QUERIES)
+        .map(|_| client.udp("10.61.0.2:0".parse()?))
+        .collect::<Result<_>>()?;
+    for (id, client) in (1..).zip(&clients) {
+        client.send_to(&question.query(id)?, silent.local_addr()?)?;
+    }
+    for _ in 0..QUERIES {
+        silent.recv_from(&mut [0; 512]).context("a query is lost")?;
+    }
+    let seen = guard.wait_counter("dnsguard_dns_queries_total", &[], QUERIES * 3, PATIENCE)?;
+    assert_eq!(seen, QUERIES * 3, "each is seen at three hooks");
+    assert_eq!(guard.counter("dnsguard_seen_elsewhere_total", &[])?, QUERIES * 2, "and is one hop");
+    for none in ["retransmits", "recirculations", "trips", "actions"] {
+        assert_eq!(guard.counter(&format!("dnsguard_{none}_total"), &[])?, 0, "{none}");
+    }
+    guard.stop()
+}
+
+/// Queries for one name that go back and forth between two servers, each answered with `rcode` by whoever got it.
+fn back_and_forth(guard: &Guard, sides: [&Namespace; 2], name: &str, rcode: ResponseCode, rounds: usize) -> Result<()> {
+    let addresses = [HERE[0], THERE[0]].map(|address| address.parse::<IpAddr>());
+    let [here, there] = addresses;
+    let addresses = [here?, there?];
+    let servers = [
+        sides[0].udp(SocketAddr::new(addresses[0], REAL))?,
+        sides[1].udp(SocketAddr::new(addresses[1], REAL))?,
+    ];
+    let question = Question::new(name, RecordType::A)?;
+    for id in 1..=rounds {
+        for (from, to) in [(1, 0), (0, 1)] {
+            let client = sides[from].udp(SocketAddr::new(addresses[from], 0))?;
+            client.set_read_timeout(Some(PATIENCE))?;
+            servers[to].set_read_timeout(Some(PATIENCE / 50))?;
+            client.send_to(&question.query(id as u16)?, servers[to].local_addr()?)?;
+            let mut buffer = [0; 512];
+            // A held query does not arrive; it has been answered already.
+            let Ok((length, asker)) = servers[to].recv_from(&mut buffer) else { continue };
+            let asked = Message::from_vec(&buffer[..length])?;
+            let mut response = Message::response(asked.metadata.id, asked.metadata.op_code);
+            response.metadata.response_code = rcode;
+            response.add_query(asked.queries.first().context("no question")?.clone());
+            servers[to].send_to(&response.to_vec()?, asker)?;
+            client.recv_from(&mut buffer).context("the response is lost")?;
+        }
+        if rcode == ResponseCode::ServFail && guard.events_of("trip")?.iter().any(|trip| trip["name"] == name) {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and real resolvers: cargo xtask test"]
+fn an_answer_clears_a_name_and_an_error_does_not() -> Result<()> {
+    let _machine = MACHINE.lock();
+    let [here, there] = site()?;
+    let guard = ready(&here, &options(&[WIRE], ""))?;
+    let sides = [&here, &there];
+    back_and_forth(&guard, sides, "noerror.", ResponseCode::NoError, 100)?;
+    back_and_forth(&guard, sides, "nxdomain.", ResponseCode::NXDomain, 100)?;
+    guard.wait_counter("dnsguard_dns_responses_total", &["outcome=\"answer\""], 400, PATIENCE)?;
+    assert_eq!(guard.counter("dnsguard_trips_total", &[])?, 0, "answered names are no loops");
+    back_and_forth(&guard, sides, "servfail.", ResponseCode::ServFail, 100)?;
+    let trip = guard.wait_event("trip", PATIENCE)?;
+    assert_eq!((&trip["name"], &trip["evidence"]), (&"servfail.".into(), &"direction".into()), "{trip}");
+    guard.stop()
+}
+
+#[test]
+#[ignore = "needs root and real resolvers: cargo xtask test"]
+fn observing_tells_of_a_loop_and_touches_no_packet() -> Result<()> {
+    const BURN: Duration = Duration::from_secs(1);
+    const CAP: Duration = Duration::from_secs(6);
+    let _machine = MACHINE.lock();
+    programs::provide(Topology::DEMO.programs())?;
+    let free = Topology::DEMO.start()?.burn(BURN, CAP)?;
+
+    let built = Topology::DEMO.start()?;
+    let observe = GuardOptions {
+        mode: Mode::Observe,
+        ..GuardOptions::enforce(&["lo"])
+    };
+    let guard = ready(built.namespace(), &observe)?;
+    let watched = built.burn(BURN, CAP)?;
+    let trip = guard.wait_event("trip", PATIENCE)?;
+    assert_eq!(trip["verdict"], "would_answer", "{trip}");
+    ensure!(built.question().name.to_string() == trip["name"], "{trip}");
+    guard.wait_counter("dnsguard_actions_total", &["action=\"would_answer\""], 1, PATIENCE)?;
+    for action in ["answer", "drop"] {
+        assert_eq!(guard.counter("dnsguard_actions_total", &[&format!("action=\"{action}\"")])?, 0);
+    }
+    println!("{} packets/s free, {} watched", free.peak_pps, watched.peak_pps);
+    ensure!(watched.peak_pps * 3 >= free.peak_pps, "the loop is slowed: {free:?}, {watched:?}");
+    guard.stop()
+}

@@ -1,0 +1,309 @@
+//! A copy of the kernel object with maps of its own, and packets put through its programs one at a time.
+
+use std::{env, fs, path::PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    Ebpf, EbpfLoader, TestRunOptions,
+    maps::{Array, PerCpuArray, RingBuf},
+    programs::{ProgramInfo, SchedClassifier, TestRun as _, Xdp},
+};
+use guard_common::{
+    abi,
+    address::Prefix,
+    counter::{Counter, Counters, action_index},
+    event::Event,
+    judge::Rules,
+    key::Secret,
+    policy::{Action, Control, Mode, Policy},
+    remedy::{Reason, Verdict},
+    time::ticks_of_ms,
+};
+use guard_tests::frame::Query;
+
+/// The loopback interface, which packets of a test run seem to be on.
+pub(crate) const IFINDEX: u32 = 1;
+
+pub(crate) const SECRET: Secret = Secret([
+    0x0123_4567_89ab_cdef,
+    0xfedc_ba98_7654_3210,
+    0x0f1e_2d3c_4b5a_6978,
+    0x1357,
+]);
+
+/// Far more than a loop needs to give itself away: it does so within 32 recirculated queries.
+const ENOUGH: usize = 40;
+
+/// Room for what comes out.
+const ROOM: usize = 4_096;
+
+/// One of the programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    Xdp,
+    TcIn,
+    TcOut,
+}
+
+impl Gate {
+    pub(crate) const ALL: [Self; 3] = [Self::Xdp, Self::TcIn, Self::TcOut];
+
+    const fn program(self) -> &'static str {
+        match self {
+            Self::Xdp => abi::PROGRAM_XDP,
+            Self::TcIn => abi::PROGRAM_INGRESS,
+            Self::TcOut => abi::PROGRAM_EGRESS,
+        }
+    }
+
+    /// What it returns for a packet that goes on: `XDP_PASS`, `TC_ACT_UNSPEC`.
+    pub(crate) const fn pass(self) -> u32 {
+        if matches!(self, Self::Xdp) { 2 } else { u32::MAX }
+    }
+
+    /// What it returns for a packet that ends here: `XDP_DROP`, `TC_ACT_STOLEN`.
+    pub(crate) const fn drop(self) -> u32 {
+        if matches!(self, Self::Xdp) { 1 } else { 4 }
+    }
+
+    /// What it returns for a packet that goes back: `XDP_TX`, `TC_ACT_REDIRECT`.
+    pub(crate) const fn answer(self) -> u32 {
+        if matches!(self, Self::Xdp) { 3 } else { 7 }
+    }
+}
+
+/// What became of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) returned: u32,
+    pub(crate) frame: Vec<u8>,
+}
+
+/// How a loop ended.
+#[derive(Debug)]
+pub(crate) struct Cut {
+    /// The query that gave it away.
+    pub(crate) query: Query,
+    /// What became of it.
+    pub(crate) outcome: Outcome,
+    /// Queries that went before it.
+    pub(crate) passed: usize,
+}
+
+pub(crate) struct Bench {
+    ebpf: Ebpf,
+    events: RingBuf<aya::maps::MapData>,
+}
+
+/// Enforces, answers everybody in 192.0.2.0/24, 127.0.0.0/8 and 2001:db8::/32, looks at ports 53 and 8600.
+fn policy() -> Policy {
+    let hold_ticks = ticks_of_ms(60_000);
+    let rules = Rules {
+        hold_ticks,
+        hold_max_ticks: 4 * hold_ticks,
+        test_ticks: hold_ticks,
+    };
+    let mut policy = Policy::new(Mode::Enforce, Action::Answer, rules);
+    // A busy machine may take its time between two test runs.
+    policy.rapid_ticks = ticks_of_ms(10_000);
+    policy.answers_per_client = 1_000;
+    policy.answers_per_hold = 1_000;
+    policy.add_port(53);
+    policy.add_port(8_600);
+    let mapped = |a, b, c| [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, 0];
+    policy.trust(Prefix::new(mapped(192, 0, 2), 96 + 24));
+    policy.trust(Prefix::new(mapped(127, 0, 0), 96 + 8));
+    policy.trust(Prefix::new(
+        [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        32,
+    ));
+    policy
+}
+
+/// The same, but with that mode and action.
+pub(crate) fn policy_of(mode: Mode, action: Action) -> Policy {
+    let plain = policy();
+    let mut policy = Policy::new(mode, action, plain.rules);
+    policy.rapid_ticks = plain.rapid_ticks;
+    policy.answers_per_client = plain.answers_per_client;
+    policy.answers_per_hold = plain.answers_per_hold;
+    policy.add_port(53);
+    policy.trust(Prefix::new([0; 16], 0));
+    policy
+}
+
+fn object() -> PathBuf {
+    env::var_os("DNSGUARD_OBJECT").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../guard-ebpf/prebuilt/dnsguard.bpf.o"),
+        PathBuf::from,
+    )
+}
+
+impl Bench {
+    /// Loads the object, with maps that nobody else sees, under a policy that `change` may alter.
+    pub(crate) fn new(change: impl FnOnce(&mut Policy)) -> Result<Self> {
+        ensure!(
+            nix::unistd::geteuid().is_root(),
+            "needs root to load programs: run cargo xtask test with sudo"
+        );
+        let path = object();
+        let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        let mut ebpf = EbpfLoader::new()
+            .load(&bytes)
+            .with_context(|| format!("load {}", path.display()))?;
+        for gate in Gate::ALL {
+            let program = ebpf.program_mut(gate.program()).context("no such program")?;
+            if gate == Gate::Xdp {
+                <&mut Xdp>::try_from(program)?.load()?;
+            } else {
+                <&mut SchedClassifier>::try_from(program)?.load()?;
+            }
+        }
+        let events = RingBuf::try_from(ebpf.take_map(abi::EVENTS).context("no events")?)?;
+        let mut bench = Self { ebpf, events };
+        let mut policy = policy();
+        change(&mut policy);
+        bench.set_policy(policy)?;
+        bench.set_lease(u64::MAX)?;
+        Ok(bench)
+    }
+
+    pub(crate) fn set_policy(&mut self, policy: Policy) -> Result<()> {
+        let map = self.ebpf.map_mut(abi::POLICIES).context("no policies")?;
+        Ok(Array::<_, Policy>::try_from(map)?.set(0, policy, 0)?)
+    }
+
+    /// Lets the agent be silent from this moment of the monotonic clock on.
+    pub(crate) fn set_lease(&mut self, lease_until_ns: u64) -> Result<()> {
+        let control = Control {
+            lease_until_ns,
+            active: 0,
+            generation: 1,
+            secret: SECRET,
+        };
+        let map = self.ebpf.map_mut(abi::CONTROL).context("no control")?;
+        Ok(Array::<_, Control>::try_from(map)?.set(0, control, 0)?)
+    }
+
+    /// Puts one frame through a program.
+    pub(crate) fn run(&mut self, gate: Gate, frame: &[u8]) -> Result<Outcome> {
+        let mut out = vec![0; ROOM];
+        let options = || TestRunOptions {
+            data_in: Some(frame),
+            ..TestRunOptions::default()
+        };
+        let program = self.ebpf.program_mut(gate.program()).context("no such program")?;
+        let result = if gate == Gate::Xdp {
+            <&mut Xdp>::try_from(program)?.test_run(TestRunOptions {
+                data_out: Some(&mut out),
+                ..options()
+            })?
+        } else {
+            <&mut SchedClassifier>::try_from(program)?.test_run(TestRunOptions {
+                data_out: Some(&mut out),
+                ..options()
+            })?
+        };
+        out.truncate(result.data_size_out as usize);
+        Ok(Outcome {
+            returned: result.return_value,
+            frame: out,
+        })
+    }
+
+    /// Puts a query through a program.
+    pub(crate) fn ask(&mut self, gate: Gate, query: &Query) -> Result<Outcome> {
+        self.run(gate, &query.frame()?)
+    }
+
+    /// Lets the question of `query` go round between its server and another one, over two fixed sockets as dnsmasq has
+    /// them, until one of the two queries does not pass unchanged.
+    pub(crate) fn cut(&mut self, gate: Gate, query: &Query) -> Result<Cut> {
+        self.go_round(gate, query, ENOUGH, |outcome, _| outcome.returned != gate.pass())
+    }
+
+    /// The same, until a breaker opens.
+    pub(crate) fn trip(&mut self, gate: Gate, query: &Query) -> Result<Cut> {
+        let before = self.count(Counter::Trips)?;
+        self.go_round(gate, query, ENOUGH, |_, trips| trips > before)
+    }
+
+    fn go_round(
+        &mut self,
+        gate: Gate,
+        query: &Query,
+        most: usize,
+        is_over: impl Fn(&Outcome, u64) -> bool,
+    ) -> Result<Cut> {
+        let back = back(query);
+        for passed in 0..most {
+            let query = if passed % 2 == 0 { query } else { &back };
+            let outcome = self.ask(gate, query)?;
+            if is_over(&outcome, self.count(Counter::Trips)?) {
+                return Ok(Cut {
+                    query: query.clone(),
+                    outcome,
+                    passed,
+                });
+            }
+            ensure!(
+                outcome
+                    == Outcome {
+                        returned: gate.pass(),
+                        frame: query.frame()?
+                    },
+                "{gate:?} changed {query:?}"
+            );
+        }
+        anyhow::bail!("{gate:?}: {query:?} went round {most} times")
+    }
+
+    /// The counters of the interface, of all CPUs.
+    pub(crate) fn counters(&self) -> Result<Counters> {
+        let map = self.ebpf.map(abi::COUNTERS).context("no counters")?;
+        let map = PerCpuArray::<_, Counters>::try_from(map)?;
+        let mut total = Counters::default();
+        for counters in map.get(&abi::device_slot(IFINDEX), 0)?.iter() {
+            total
+                .0
+                .iter_mut()
+                .zip(counters.0)
+                .for_each(|(total, count)| *total += count);
+        }
+        Ok(total)
+    }
+
+    pub(crate) fn count(&self, counter: Counter) -> Result<u64> {
+        Ok(self.counters()?.get(counter))
+    }
+
+    pub(crate) fn actions(&self, verdict: Verdict, reason: Reason) -> Result<u64> {
+        Ok(self.counters()?.0[action_index(verdict, reason)])
+    }
+
+    /// What the programs have told since the last call.
+    pub(crate) fn events(&mut self) -> Result<Vec<Event>> {
+        let mut events = Vec::new();
+        while let Some(entry) = self.events.next() {
+            events.push(Event::read(&entry).context("an entry that is no event")?);
+        }
+        Ok(events)
+    }
+
+    pub(crate) fn verified_instructions(&self, gate: Gate) -> Result<Option<u32>> {
+        let program = self.ebpf.program(gate.program()).context("no such program")?;
+        let info: ProgramInfo = program.info()?;
+        Ok(info.verified_instruction_count())
+    }
+}
+
+/// The same question on its way from the server to another one.
+fn back(query: &Query) -> Query {
+    let mut back = query.clone();
+    let (source, destination) = (query.envelope.source, query.envelope.destination);
+    back.envelope.source.set_ip(destination.ip());
+    back.envelope.source.set_port(source.port().wrapping_add(1));
+    back.envelope.destination.set_ip(source.ip());
+    back.id = !query.id;
+    back
+}

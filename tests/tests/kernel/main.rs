@@ -1,0 +1,30 @@
+//! The kernel object on this kernel, packet by packet (`BPF_PROG_TEST_RUN`): what goes in, what comes out, byte for byte
+//! as other libraries build it, and what is counted and told.
+
+mod answers;
+mod bench;
+mod passes;
+mod state;
+
+use anyhow::{Context as _, Result, ensure};
+use bench::{Bench, Gate};
+
+/// Instructions that the verifier may look at in one program.
+const INSTRUCTION_BUDGET: u32 = 200_000;
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn every_program_stays_within_the_verifiers_budget() -> Result<()> {
+    let bench = Bench::new(|_| ())?;
+    for gate in Gate::ALL {
+        let count = bench
+            .verified_instructions(gate)?
+            .context("the kernel does not say (before 5.16)")?;
+        println!("{gate:?}: {count} instructions verified");
+        ensure!(
+            count < INSTRUCTION_BUDGET,
+            "{gate:?}: {count} instructions, {INSTRUCTION_BUDGET} allowed"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,308 @@
+//! Every loop of real programs is cut, and nothing else suffers.
+//!
+//! Each test runs the loop twice: free, for a moment, to know its rate, and under the guard. What is asked of the guard
+//! is the same for all of them ([`it_is_cut`]).
+
+use std::{
+    sync::Mutex,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use guard_tests::{
+    Namespace, Prober, Report,
+    guard::{Guard, GuardOptions},
+    programs,
+    question::Question,
+    topology::{Forwarder, Loop, Topology, Wire},
+    traces,
+};
+
+/// How long a loop runs free once it has caught fire. A pair of dnsmasq takes both cores meanwhile.
+const BURN: Duration = Duration::from_millis(500);
+/// A loop with retries needs the first of them, 2 s after the query, or the second.
+const CAP: Duration = Duration::from_secs(5);
+/// How long the other names are asked for: longer than the client that ignites the loop takes.
+const WATCH: Duration = Duration::from_secs(7);
+/// Queries a second for other names.
+const PROBES: u32 = 50;
+
+/// The most recirculated queries that may pass before the loop is cut.
+const RECIRCULATED: u64 = 32;
+/// The share of the loop's packets that may be left.
+const LEFT: f64 = 0.01;
+/// How much slower other names may be than while all is quiet.
+const P99_RATIO: f64 = 1.5;
+/// Below this, a p99 says more of the machine than of the guard.
+const P99_FLOOR_US: u64 = 1_000;
+/// How often the p99 is taken, quiet and guarded in turn: other work on the machine comes and goes, a guard that is slow
+/// stays.
+const P99_ROUNDS: usize = 4;
+/// How long one such round takes.
+const P99_ROUND: Duration = Duration::from_secs(2);
+/// The share of a core that the resolvers may take for the other names and their own housekeeping.
+const CPU_SHARE: f64 = 0.2;
+
+/// One loop at a time: each takes the whole machine.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+fn it_is_cut(topology: Topology) -> Result<()> {
+    let _machine = MACHINE.lock();
+    programs::provide(topology.programs())?;
+    let free = topology.start()?.burn(BURN, CAP)?;
+    ensure!(
+        free.caught_fire_s.is_some(),
+        "{topology} does not loop without a guard: {free:?}"
+    );
+
+    let mut built = topology.start()?;
+    let quiet = probe(&built, P99_ROUND)?;
+    let guard = guard(&built)?;
+    let (packets, cpu, start) = (built.packets()?, built.cpu_seconds()?, Instant::now());
+    let watched = thread::scope(|scope| -> Result<Report> {
+        let client = scope.spawn(|| built.ignite());
+        let watched = probe(&built, WATCH)?;
+        client.join().expect("the client does not panic")?;
+        Ok(watched)
+    })?;
+    let seconds = start.elapsed().as_secs_f64();
+    let trip = guard
+        .wait_event("trip", Duration::ZERO)
+        .context("the loop was not found")?;
+    // Each probe is a query and a response at each of the hops it takes; the rest is the loop's.
+    let probes = 2 * watched.queries * built.resolvers().count() as u64 * 2;
+    let looped = (built.packets()? - packets).saturating_sub(probes);
+    let looped_pps = looped as f64 / seconds;
+    let cpu = (built.cpu_seconds()? - cpu) / seconds;
+    let p99 = match p99_ratio(&quiet, &watched) {
+        ratio if ratio <= P99_RATIO => ratio,
+        _ => p99_in_turns(&built, topology)?,
+    };
+    println!(
+        "{topology}: {} packets/s free, {looped_pps:.1} guarded; {} recirculated in {} ms, by {}; others {:.4} answered, \
+         p99 {} us quiet, {} us guarded, ratio {p99:.2}; {:.1} % of a core",
+        free.peak_pps,
+        trip["recirculated"],
+        trip["cut_ms"],
+        trip["evidence"],
+        watched.answered_ratio(),
+        quiet.p99_us,
+        watched.p99_us,
+        cpu * 100.0,
+    );
+
+    let recirculated = trip["recirculated"]
+        .as_u64()
+        .context("a trip says how many went round")?;
+    ensure!(
+        recirculated <= RECIRCULATED,
+        "{recirculated} queries went round before the cut"
+    );
+    ensure!(
+        looped_pps <= free.peak_pps as f64 * LEFT,
+        "{looped_pps} packets/s are left of {}",
+        free.peak_pps
+    );
+    ensure!(
+        watched.answered == watched.sent,
+        "others were not answered: {watched:?}"
+    );
+    ensure!(
+        p99 <= P99_RATIO,
+        "others are {p99} times as slow: {quiet:?}, {watched:?}"
+    );
+    ensure!(cpu <= CPU_SHARE, "the resolvers still take {cpu} of a core");
+    only_the_loop_tripped(&guard, built.question())?;
+
+    mended_it_resolves(&mut built, &guard)?;
+    guard.stop()?;
+    drop(guard);
+    leaves_nothing(built)
+}
+
+fn guard(built: &Loop) -> Result<Guard> {
+    let ports: Vec<_> = built.ports().iter().map(ToString::to_string).collect();
+    let options = GuardOptions {
+        extra_toml: format!("ports = [{}]\n", ports.join(", ")),
+        ..GuardOptions::enforce(&[built.device()])
+    };
+    let guard = Guard::start(built.namespace(), &options)?;
+    guard.wait_ready(Duration::from_secs(20))?;
+    Ok(guard)
+}
+
+fn probe(built: &Loop, duration: Duration) -> Result<Report> {
+    Prober::run(built.namespace(), built.server(), built.bystanders(), PROBES, duration)
+}
+
+fn p99_ratio(quiet: &Report, guarded: &Report) -> f64 {
+    guarded.p99_us.max(P99_FLOOR_US) as f64 / quiet.p99_us.max(P99_FLOOR_US) as f64
+}
+
+/// The best of several ratios, each of a quiet set-up and of the guarded one right after it.
+fn p99_in_turns(guarded: &Loop, topology: Topology) -> Result<f64> {
+    let quiet = topology.start()?;
+    let mut best = f64::INFINITY;
+    for _ in 0..P99_ROUNDS {
+        let before = probe(&quiet, P99_ROUND)?;
+        let after = thread::scope(|scope| -> Result<Report> {
+            let client = scope.spawn(|| guarded.ignite());
+            let after = probe(guarded, P99_ROUND)?;
+            client.join().expect("the client does not panic")?;
+            Ok(after)
+        })?;
+        best = best.min(p99_ratio(&before, &after));
+        if best <= P99_RATIO {
+            break;
+        }
+    }
+    Ok(best)
+}
+
+/// A guard that arrives when the loop has run for a while, with a circulating query for each retry, cuts it as well.
+fn it_is_cut_while_it_runs(topology: Topology) -> Result<()> {
+    let _machine = MACHINE.lock();
+    programs::provide(topology.programs())?;
+    let built = topology.start()?;
+    built.ignite()?;
+    let running = rate(&built)?;
+    ensure!(
+        running > 1_000.0,
+        "{topology} does not loop without a guard: {running} packets/s"
+    );
+    let guard = guard(&built)?;
+    let trip = guard
+        .wait_event("trip", Duration::from_secs(5))
+        .context("the loop was not found")?;
+    let recirculated = trip["recirculated"]
+        .as_u64()
+        .context("a trip says how many went round")?;
+    // Every query that circulated for so long left one that waits at each server. They end one after the other, once the
+    // guard has answered the first: a burst of responses, and the last packets of the loop.
+    let mut left = rate(&built)?;
+    for _ in 0..5 {
+        if left <= running * LEFT {
+            break;
+        }
+        left = rate(&built)?;
+    }
+    println!("{topology}, running: {running:.0} packets/s before, {left:.1} after; cut after {recirculated}");
+    ensure!(
+        recirculated <= RECIRCULATED,
+        "{recirculated} queries went round before the cut"
+    );
+    ensure!(left <= running * LEFT, "{left} packets/s are left of {running}");
+    guard.stop()
+}
+
+/// Packets between the resolvers in a second.
+fn rate(built: &Loop) -> Result<f64> {
+    let (before, start) = (built.packets()?, Instant::now());
+    thread::sleep(Duration::from_secs(1));
+    Ok((built.packets()? - before) as f64 / start.elapsed().as_secs_f64())
+}
+
+fn only_the_loop_tripped(guard: &Guard, question: &Question) -> Result<()> {
+    for trip in guard.events_of("trip")? {
+        let name = trip["name"].as_str().context("a trip names the name")?;
+        ensure!(
+            name.eq_ignore_ascii_case(&question.name.to_string()),
+            "{name} is no loop: {trip}"
+        );
+    }
+    Ok(())
+}
+
+/// Once the cause is gone the name resolves within one hold, and nobody touches the guard.
+fn mended_it_resolves(built: &mut Loop, guard: &Guard) -> Result<()> {
+    built.mend()?;
+    let hold_ms = guard
+        .events()?
+        .iter()
+        .filter(|event| event["event"] == "trip" || event["event"] == "extend")
+        .filter_map(|event| event["hold_ms"].as_u64())
+        .max()
+        .context("a trip says how long its hold is")?;
+    let start = Instant::now();
+    // A hold, the test after it, and one more try of the client.
+    let patience = Duration::from_millis(hold_ms) + Duration::from_secs(1);
+    loop {
+        let second = Duration::from_secs(1);
+        let reply = guard_tests::client::ask(built.namespace(), built.server(), built.question(), 1, second)?;
+        if reply.answered() {
+            println!(
+                "  mended: resolves after {:.1} s, hold {hold_ms} ms",
+                start.elapsed().as_secs_f64()
+            );
+            return Ok(());
+        }
+        ensure!(
+            start.elapsed() < patience,
+            "mended, and still {:?} after {patience:?}",
+            reply.rcode()
+        );
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn leaves_nothing(built: Loop) -> Result<()> {
+    let inodes: Vec<u64> = built.namespaces().iter().map(Namespace::inode).collect::<Result<_>>()?;
+    drop(built);
+    traces::nobody_holds(&inodes)?;
+    ensure!(
+        traces::children().is_empty(),
+        "children are left: {:?}",
+        traces::children()
+    );
+    Ok(())
+}
+
+const fn circle(forwarder: Forwarder, hops: usize, wire: Wire) -> Topology {
+    Topology::Circle { forwarder, hops, wire }
+}
+
+#[test]
+#[ignore = "needs root and real resolvers: cargo xtask test"]
+fn two_dnsmasq_that_loop_already() -> Result<()> {
+    it_is_cut_while_it_runs(circle(Forwarder::Dnsmasq, 2, Wire::Loopback))
+}
+
+#[test]
+#[ignore = "needs root and real resolvers: cargo xtask test"]
+fn two_dnsdist_that_loop_already() -> Result<()> {
+    it_is_cut_while_it_runs(circle(Forwarder::Dnsdist, 2, Wire::Loopback))
+}
+
+#[test]
+#[ignore = "needs root and real resolvers: cargo xtask test"]
+fn two_dnsdist_that_loop_already_over_ipv6() -> Result<()> {
+    it_is_cut_while_it_runs(circle(Forwarder::Dnsdist, 2, Wire::VethV6))
+}
+
+macro_rules! loops {
+    ($($name:ident: $topology:expr;)*) => {
+        $(
+            #[test]
+            #[ignore = "needs root and real resolvers: cargo xtask test"]
+            fn $name() -> Result<()> {
+                it_is_cut($topology)
+            }
+        )*
+    };
+}
+
+loops! {
+    two_dnsmasq_on_lo: circle(Forwarder::Dnsmasq, 2, Wire::Loopback);
+    two_dnsmasq_over_ipv4: circle(Forwarder::Dnsmasq, 2, Wire::VethV4);
+    two_dnsmasq_over_ipv6: circle(Forwarder::Dnsmasq, 2, Wire::VethV6);
+    two_dnsdist_on_lo: circle(Forwarder::Dnsdist, 2, Wire::Loopback);
+    two_dnsdist_over_ipv4: circle(Forwarder::Dnsdist, 2, Wire::VethV4);
+    two_dnsdist_over_ipv6: circle(Forwarder::Dnsdist, 2, Wire::VethV6);
+    three_dnsmasq_on_lo: circle(Forwarder::Dnsmasq, 3, Wire::Loopback);
+    three_dnsdist_on_lo: circle(Forwarder::Dnsdist, 3, Wire::Loopback);
+    two_consul_on_lo: Topology::ConsulPair;
+    the_incident_on_lo: Topology::INCIDENT;
+    the_incident_over_ipv4: Topology::Incident { wire: Wire::VethV4 };
+    the_incident_over_ipv6: Topology::Incident { wire: Wire::VethV6 };
+}

@@ -1,0 +1,96 @@
+//! The agent, built with a kernel object in it: what the tests and the demo run.
+//!
+//! The object comes from source where that can be had, so that people see today's programs; the committed one serves
+//! where no toolchain is. Which of the two it is decides the environment of every cargo that builds or runs the agent.
+
+use std::{path::PathBuf, process::Command};
+
+use anyhow::Result;
+
+use crate::{
+    advice::Advice as _,
+    object, setup, step,
+    toolchain::{Survey, Toolchain},
+    workspace::Workspace,
+};
+
+/// The kernel object that is embedded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KernelObject {
+    /// `target/ebpf/dnsguard.bpf.o`, just built.
+    FromSource,
+    /// `guard-ebpf/prebuilt/dnsguard.bpf.o`.
+    Committed,
+}
+
+impl KernelObject {
+    /// From source, after installing what that lacks; else the committed one.
+    pub(crate) fn install(workspace: &Workspace) -> Result<Self> {
+        match setup::provide() {
+            Ok(toolchain) => Self::build(workspace, &toolchain),
+            Err(why) => {
+                step::note(&format!("no kernel object from source ({why:#})"));
+                Self::committed(workspace)
+            }
+        }
+    }
+
+    /// From source if the toolchain is there already; else the committed one. Installs nothing.
+    pub(crate) fn at_hand(workspace: &Workspace) -> Result<Self> {
+        match Survey::take()?.complete() {
+            Ok(toolchain) => Self::build(workspace, &toolchain),
+            Err(_) => Self::committed(workspace),
+        }
+    }
+
+    fn build(workspace: &Workspace, toolchain: &Toolchain) -> Result<Self> {
+        let built = object::build(workspace, toolchain)?;
+        eprint!("{}", built.warnings);
+        Ok(Self::FromSource)
+    }
+
+    fn committed(workspace: &Workspace) -> Result<Self> {
+        let committed = workspace.prebuilt();
+        step::note(&format!(
+            "taking the committed kernel object, {}",
+            workspace.shown(&committed)
+        ));
+        object::read(committed).or_next("cargo xtask setup")?;
+        Ok(Self::Committed)
+    }
+
+    fn path(self, workspace: &Workspace) -> PathBuf {
+        match self {
+            Self::FromSource => workspace.object(),
+            Self::Committed => workspace.prebuilt(),
+        }
+    }
+}
+
+/// A cargo whose builds embed the object, and whose tests find it and the agent.
+pub(crate) struct Build<'a> {
+    pub(crate) workspace: &'a Workspace,
+    pub(crate) object: KernelObject,
+}
+
+impl Build<'_> {
+    pub(crate) fn cargo(&self, args: &[&str]) -> Command {
+        let object = self.object.path(self.workspace);
+        let mut command = self.workspace.cargo();
+        // guard-user's build script embeds the file this names, or the committed object without it.
+        match self.object {
+            KernelObject::FromSource => command.env("GUARD_EBPF_OBJECT", &object),
+            KernelObject::Committed => command.env_remove("GUARD_EBPF_OBJECT"),
+        };
+        command
+            .env("DNSGUARD_OBJECT", object)
+            .env("DNSGUARD_BIN", self.workspace.agent())
+            .args(args);
+        command
+    }
+
+    /// Builds the agent into [`Workspace::agent`].
+    pub(crate) fn agent(&self) -> Result<()> {
+        step::stream("building the agent", &mut self.cargo(&["build", "-p", "guard-user"]))
+    }
+}
