@@ -117,13 +117,18 @@ impl FlowLine {
     }
 
     /// Forgets a flow that got a response, an error as well: whoever asks again after it repeats himself for a reason.
+    ///
+    /// False if the flow is not known: nobody asked, or nobody was let through.
     #[inline(always)]
-    pub fn settle(&mut self, digest: u32) {
+    pub fn settle(&mut self, digest: u32) -> bool {
+        let mut known = false;
         for slot in 0..ENTRIES {
-            if (self.entries[slot] >> 32) as u32 == digest {
+            if self.entries[slot] != 0 && (self.entries[slot] >> 32) as u32 == digest {
                 self.entries[slot] = 0;
+                known = true;
             }
         }
+        known
     }
 }
 
@@ -169,7 +174,8 @@ mod tests {
     fn a_response_settles_the_flow() {
         let mut line = FlowLine::default();
         line.sight(7, HERE, at(0), RAPID);
-        line.settle(7);
+        assert!(line.settle(7));
+        assert!(!line.settle(7));
         assert_eq!(line.sight(7, HERE, at(1), RAPID), Sighting::New);
     }
 

@@ -51,7 +51,7 @@ pub struct Policy {
     pub rules: Rules,
     /// Answers that one client gets in one hold; after that, silence.
     pub answers_per_client: u32,
-    /// Answers that all clients together get in one hold.
+    /// Queries held in one hold after which nobody gets an answer any more.
     pub answers_per_hold: u32,
     trusted_len: u32,
     trusted: [Prefix; MAX_TRUSTED],

@@ -29,6 +29,8 @@ pub(crate) struct Case {
     pub(crate) id: u16,
     pub(crate) egress: bool,
     pub(crate) same_host: bool,
+    /// Of a response: whether its query was let through.
+    pub(crate) asked: bool,
 }
 
 /// Room for a case.
@@ -42,6 +44,7 @@ pub(crate) const NO_CASE: Case = Case {
     id: 0,
     egress: false,
     same_host: false,
+    asked: false,
 };
 
 /// Room for a ruling.
@@ -70,10 +73,10 @@ pub(crate) fn answered(case: &Case, ruling: &mut Ruling) -> bool {
     judge_answer(case, ruling) == 1
 }
 
-/// Forgets a flow that got a response.
+/// Forgets a flow that got a response. False if it is not known.
 #[inline(always)]
-pub(crate) fn settle(flow: u64) {
-    judge_settle(flow);
+pub(crate) fn settle(flow: u64) -> bool {
+    judge_settle(flow) == 1
 }
 
 /// Takes note of an error.
@@ -150,6 +153,10 @@ extern "C" fn judge_query(case: *const Case, ruling: *mut Ruling) -> u32 {
         return 0;
     };
     counters.count_ruling(&verdict);
+    if verdict.held {
+        // Its answer, if it gets one, is ours.
+        judge_settle(case.flow);
+    }
     *ruling = verdict;
     (verdict.held || !matches!(verdict.note, Note::None)) as u32
 }
@@ -169,7 +176,7 @@ extern "C" fn judge_answer(case: *const Case, ruling: *mut Ruling) -> u32 {
     // SAFETY: as above.
     let verdict = unsafe {
         bpf_spin_lock((&raw mut (*bucket).lock).cast());
-        let verdict = (*bucket).answered(case.key, Ticks::from_ns(case.now_ns), &rules);
+        let verdict = (*bucket).answered(case.key, case.asked, Ticks::from_ns(case.now_ns), &rules);
         bpf_spin_unlock((&raw mut (*bucket).lock).cast());
         verdict
     };
@@ -235,11 +242,11 @@ extern "C" fn judge_sight(flow: u64, place: u32, now: u32, rapid_ticks: u32) -> 
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn judge_settle(flow: u64) -> u32 {
-    if let Some(line) = FLOWS.get_ptr_mut(flow_line(flow)) {
+    match FLOWS.get_ptr_mut(flow_line(flow)) {
         // SAFETY: as above.
-        unsafe { (*line).settle(flow as u32) };
+        Some(line) => unsafe { (*line).settle(flow as u32) as u32 },
+        None => 0,
     }
-    0
 }
 
 #[unsafe(no_mangle)]

@@ -97,7 +97,7 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
         });
         return QUERY;
     }
-    bench::settle(case.flow);
+    case.asked = bench::settle(case.flow);
     if !message.is_answer() {
         counters.count(Counter::Errors);
         bench::failed(case);
@@ -143,6 +143,7 @@ fn fill<D: Door>(
         id: message.id,
         egress: headers.is_egress(),
         same_host: ifindex == LOOPBACK_IFINDEX || source == destination,
+        asked: false,
     };
     Some(())
 }

@@ -68,8 +68,7 @@ pub(crate) fn tell(
     entry.submit(0);
 }
 
-/// Copies the name in words. The words of its end reach into type, class and, for a name of less than three bytes, one
-/// byte further; that is left where it is, for the reader goes by the length.
+/// Copies the name in words. The last of them may reach into type and class; the reader goes by the length.
 #[inline(always)]
 unsafe fn copy_name(frame: &Frame, message: &Message, room: *mut [u8; NAME_ROOM]) {
     let words = room.cast::<u32>();

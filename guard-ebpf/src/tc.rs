@@ -25,8 +25,11 @@ use crate::{
 
 /// Others in the chain run (`TC_ACT_UNSPEC`, and `TCX_NEXT`: include/uapi/linux/bpf.h).
 const NEXT: i32 = -1;
-/// Dropped without telling the sender (`TC_ACT_STOLEN`): `TC_ACT_SHOT` would surface as ENOBUFS in a socket.
-const STOLEN: i32 = 4;
+/// Dropped (`TC_ACT_SHOT`, `TCX_DROP`). Of a packet that goes out, the sender would hear: ENOBUFS.
+const SHOT: i32 = 2;
+/// No interface has this index: a packet that is redirected there is freed, and its sender hears of a success
+/// (`skb_do_redirect`, net/core/filter.c). tcx knows no other silent end: it takes `TC_ACT_STOLEN` for `TCX_NEXT`.
+const NOWHERE: u32 = 0;
 /// `bpf_redirect` puts the packet into the interface's receive path.
 const INTO_RECEIVE_PATH: u64 = 1;
 
@@ -36,13 +39,18 @@ struct TcDoor<const EGRESS: bool>(*mut __sk_buff);
 /// Judges the packet of this context and carries the verdict out.
 #[inline(always)]
 pub(crate) fn run<const EGRESS: bool>(context: *mut __sk_buff) -> i32 {
-    hook::judge(&TcDoor::<EGRESS>(context)) as i32
+    let verdict = hook::judge(&TcDoor::<EGRESS>(context)) as i32;
+    if EGRESS && verdict == SHOT {
+        // SAFETY: only numbers.
+        return unsafe { bpf_redirect(NOWHERE, 0) } as i32;
+    }
+    verdict
 }
 
 impl<const EGRESS: bool> Door for TcDoor<EGRESS> {
     const EGRESS: bool = EGRESS;
     const PASS: u32 = NEXT as u32;
-    const DROP: u32 = STOLEN as u32;
+    const DROP: u32 = SHOT as u32;
 
     #[inline(always)]
     fn frame(&self) -> Frame {

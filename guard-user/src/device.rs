@@ -24,15 +24,28 @@ pub(crate) struct Device {
 pub(crate) enum DeviceError {
     #[error("there is no interface {0}; `ip -brief link` lists those there are")]
     Missing(String),
-    #[error("interface {0} carries no Ethernet frames (link type {1}); guard the interface below it instead")]
+    #[error("interface {0} carries no Ethernet frames (link type {1}), which is all that is read; leave it out")]
     NotEthernet(String, u32),
     #[error("cannot read {path}: {source}")]
     Unreadable { path: PathBuf, source: io::Error },
 }
 
 impl Device {
+    /// Looks all of these up; fails with every one that cannot be guarded.
+    pub(crate) fn find_all(names: &[String]) -> Result<Vec<Self>, Vec<DeviceError>> {
+        let mut devices = Vec::new();
+        let mut errors = Vec::new();
+        for name in names {
+            match Self::find(name) {
+                Ok(device) => devices.push(device),
+                Err(error) => errors.push(error),
+            }
+        }
+        if errors.is_empty() { Ok(devices) } else { Err(errors) }
+    }
+
     /// Looks an interface up by its name.
-    pub(crate) fn find(name: &str) -> Result<Self, DeviceError> {
+    fn find(name: &str) -> Result<Self, DeviceError> {
         let folder = PathBuf::from("/sys/class/net").join(name);
         if !folder.exists() {
             return Err(DeviceError::Missing(name.to_owned()));

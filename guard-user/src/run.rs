@@ -27,6 +27,7 @@ use crate::{
     cli::EventFormat,
     config::Config,
     datapath::{Datapath, Kernel},
+    device::Device,
     events::{Event, Output},
     http::Server,
     loops::Loops,
@@ -55,22 +56,22 @@ async fn serve(config: &Config, format: EventFormat, object: Option<&Path>) -> a
         None => None,
     };
 
+    // Looked up before anything is loaded: a wrong name must not cost what an agent before this one left in force.
+    let devices = Device::find_all(&config.attach.interfaces).map_err(|errors| {
+        let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        anyhow!("{}", lines.join("; "))
+    })?;
+
     let (mut datapath, mut kernel) = Datapath::open(config, object)?;
-    kernel.lease(monotonic_ns()? + nanoseconds(config.lease))?;
-    let generation = kernel.switch(&config.policy())?;
-    let ring = sys::wait_for(datapath.take_events()?).context("cannot wait for the ring buffer")?;
     let mut output = Output::new(format);
-    output.tell(&Event::policy(generation, config.mode), SystemTime::now());
-    let snapshot = Arc::new(Mutex::new(Snapshot {
-        mode: config.mode,
-        policy_generation: generation,
-        map_bytes: Kernel::map_bytes().collect(),
-        ..Snapshot::default()
-    }));
-    if let Err(error) = attach(config, &mut datapath, &mut output, &snapshot) {
-        datapath.detach()?;
-        return Err(error);
-    }
+    let snapshot = Arc::new(Mutex::new(Snapshot::default()));
+    let ring = match start(config, &devices, &mut datapath, &mut kernel, &mut output, &snapshot) {
+        Ok(ring) => ring,
+        Err(error) => {
+            datapath.detach()?;
+            return Err(error);
+        }
+    };
 
     let (ready, is_ready) = watch::channel(false);
     let (stop, stopped) = watch::channel(false);
@@ -123,18 +124,26 @@ async fn serve(config: &Config, format: EventFormat, object: Option<&Path>) -> a
     result
 }
 
-/// Attaches everywhere and tells of each choice. It fails if nothing could be attached at all.
-fn attach(
+/// Puts the policy in force, attaches everywhere and tells of each choice. It fails if nothing could be attached at all.
+fn start(
     config: &Config,
+    devices: &[Device],
     datapath: &mut Datapath,
+    kernel: &mut Kernel,
     output: &mut Output,
     snapshot: &Mutex<Snapshot>,
-) -> anyhow::Result<()> {
-    let failures = datapath.attach(config).map_err(|missing| {
-        let lines: Vec<_> = missing.iter().map(ToString::to_string).collect();
-        anyhow!("{}", lines.join("; "))
-    })?;
+) -> anyhow::Result<AsyncFd<RingBuf<MapData>>> {
+    // In this order: a policy of long ago must not come back to life with the lease.
+    let generation = kernel.switch(&config.policy())?;
+    kernel.lease(monotonic_ns()? + nanoseconds(config.lease))?;
+    let ring = sys::wait_for(datapath.take_events()?).context("cannot wait for the ring buffer")?;
+    output.tell(&Event::policy(generation, config.mode), SystemTime::now());
+
+    let failures = datapath.attach(devices, config);
     let mut snapshot = snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+    snapshot.mode = config.mode;
+    snapshot.policy_generation = generation;
+    snapshot.map_bytes = Kernel::map_bytes().collect();
     snapshot.attachments = datapath.attachments().to_vec();
     for attachment in datapath.attachments() {
         output.tell(&Event::attach(attachment), SystemTime::now());
@@ -156,7 +165,7 @@ fn attach(
             .collect();
         bail!("nothing could be attached: {}", reasons.join("; "));
     }
-    Ok(())
+    Ok(ring)
 }
 
 /// What the running agent works on.

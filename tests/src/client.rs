@@ -1,6 +1,7 @@
 //! A DNS client that asks like the usual stub resolvers do.
 
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -76,12 +77,22 @@ pub(crate) async fn exchange(
     retry: Retry,
 ) -> Result<Reply> {
     let start = Instant::now();
-    let mut socket = connect(server).await?;
+    let nothing = |tries: u32| Reply {
+        message: None,
+        tries: tries.max(1),
+        waited: start.elapsed(),
+    };
+    let Some(mut socket) = connect(server).await? else {
+        return Ok(nothing(0));
+    };
     let mut id = random_id();
     let mut query = question.query(id)?;
     for number in 1..=tries.max(1) {
         if number > 1 && retry == Retry::Fresh {
-            socket = connect(server).await?;
+            let Some(fresh) = connect(server).await? else {
+                return Ok(nothing(number - 1));
+            };
+            socket = fresh;
             id = random_id();
             query = question.query(id)?;
         }
@@ -96,22 +107,22 @@ pub(crate) async fn exchange(
             });
         }
     }
-    Ok(Reply {
-        message: None,
-        tries: tries.max(1),
-        waited: start.elapsed(),
-    })
+    Ok(nothing(tries))
 }
 
-/// A new socket with a port of its own that hears `server` only.
-async fn connect(server: SocketAddr) -> Result<UdpSocket> {
+/// A new socket with a port of its own that hears `server` only; None if no port is left. A loop of programs that take a
+/// port for each query takes them all, and then a client of the same host gets nothing.
+async fn connect(server: SocketAddr) -> Result<Option<UdpSocket>> {
     let any: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let socket = UdpSocket::bind((any, 0)).await?;
+    let socket = match UdpSocket::bind((any, 0)).await {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Ok(None),
+        socket => socket?,
+    };
     socket.connect(server).await?;
-    Ok(socket)
+    Ok(Some(socket))
 }
 
 /// The next response with this ID; whatever else comes is not for us.

@@ -5,6 +5,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
+    os::fd::{AsRawFd as _, OwnedFd},
     sync::Mutex,
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use aya::{
 use guard_tests::{
     Namespace,
     client::ask,
-    frame::EXTRA_TEXT,
+    frame::{EXTRA_TEXT, Query},
     guard::{Guard, GuardOptions, Mode},
     programs,
     question::{Question, RecordType, ResponseCode},
@@ -28,6 +29,10 @@ use guard_tests::{
 use hickory_proto::{
     op::{Message, MessageType},
     rr::rdata::opt::{EdnsCode, EdnsOption},
+};
+use nix::{
+    ifaddrs::getifaddrs,
+    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, bind, send, setsockopt, socket, sockopt},
 };
 
 /// The wire, on both sides.
@@ -162,9 +167,15 @@ fn is_answer(message: &Message, name: &str, info_code: u16) -> Result<()> {
     assert_eq!(message.metadata.message_type, MessageType::Response);
     assert_eq!(message.metadata.response_code, ResponseCode::ServFail);
     assert_eq!((message.metadata.id, message.metadata.recursion_desired), (ID, true));
-    ensure!(message.metadata.recursion_available && !message.metadata.authoritative, "{message:?}");
+    ensure!(
+        message.metadata.recursion_available && !message.metadata.authoritative,
+        "{message:?}"
+    );
     assert_eq!(message.queries.len(), 1);
-    assert_eq!((message.queries[0].name(), message.queries[0].query_type()), (&question.name, RecordType::A));
+    assert_eq!(
+        (message.queries[0].name(), message.queries[0].query_type()),
+        (&question.name, RecordType::A)
+    );
     let edns = message.edns.as_ref().context("the query had an OPT")?;
     let Some(EdnsOption::Unknown(_, option)) = edns.option(EdnsCode::Unknown(15)) else {
         anyhow::bail!("no EDE: {message:?}");
@@ -177,15 +188,31 @@ fn is_answer(message: &Message, name: &str, info_code: u16) -> Result<()> {
 /// Trips a key and looks at what its sender gets.
 fn is_answered(guard: &Guard, ends: &Ends, name: &str, hook: &str) -> Result<()> {
     let trip = ends.trip(guard, name).with_context(|| hook.to_owned())?;
-    assert_eq!((&trip["hook"], &trip["evidence"]), (&hook.into(), &"pace".into()), "{trip}");
-    assert_eq!((&trip["device"], &trip["verdict"]), (&WIRE.into(), &"answer".into()), "{trip}");
-    let (_, answers) = ends.settle(&format!("open-{name}")).with_context(|| format!("{hook} {name}"))?;
-    let first = answers.first().with_context(|| format!("{hook}: nothing came back for {name}"))?;
+    assert_eq!(
+        (&trip["hook"], &trip["evidence"]),
+        (&hook.into(), &"pace".into()),
+        "{trip}"
+    );
+    assert_eq!(
+        (&trip["device"], &trip["verdict"]),
+        (&WIRE.into(), &"answer".into()),
+        "{trip}"
+    );
+    let (_, answers) = ends
+        .settle(&format!("open-{name}"))
+        .with_context(|| format!("{hook} {name}"))?;
+    let first = answers
+        .first()
+        .with_context(|| format!("{hook}: nothing came back for {name}"))?;
     is_answer(first, name, 0)?;
     for later in &answers[1..] {
         is_answer(later, name, 13)?;
     }
-    ensure!(answers.len() <= 16, "{hook}: {} answers for one client in one hold", answers.len());
+    ensure!(
+        answers.len() <= 16,
+        "{hook}: {} answers for one client in one hold",
+        answers.len()
+    );
 
     // The client has had its answers: from now on, silence, and nothing gets through.
     for _ in 0..ROUNDS {
@@ -196,7 +223,11 @@ fn is_answered(guard: &Guard, ends: &Ends, name: &str, hook: &str) -> Result<()>
         ends.send(name)?;
     }
     let (there, back) = ends.settle(&format!("after-{name}"))?;
-    ensure!(there.is_empty(), "{hook}: {} held queries got through in silence", there.len());
+    ensure!(
+        there.is_empty(),
+        "{hook}: {} held queries got through in silence",
+        there.len()
+    );
     ensure!(back.is_empty(), "{hook}: {} answers too many", back.len());
     Ok(())
 }
@@ -207,12 +238,19 @@ fn hangs_and_works(xdp: &str, tc: &str, expected: [[&str; 3]; 2]) -> Result<()> 
     let [here, there] = site()?;
     // Native XDP_TX is lost where the other side of a veth has no NAPI; a program there brings it.
     let _napi = (expected[0][1] == "driver").then(|| Foreign::xdp(&there)).transpose()?;
-    let guard = ready(&here, &options(&[WIRE], &format!("[attach]\nxdp = \"{xdp}\"\ntc = \"{tc}\"\n")))?;
+    let guard = ready(
+        &here,
+        &options(&[WIRE], &format!("[attach]\nxdp = \"{xdp}\"\ntc = \"{tc}\"\n")),
+    )?;
 
     let attached = guard.events_of("attach")?;
     assert_eq!(attached.len(), 2, "{attached:?}");
     for (event, [hook, method, reason]) in attached.iter().zip(expected) {
-        assert_eq!((&event["hook"], &event["method"]), (&hook.into(), &method.into()), "{event}");
+        assert_eq!(
+            (&event["hook"], &event["method"]),
+            (&hook.into(), &method.into()),
+            "{event}"
+        );
         let told = event["reason"].as_str().context("no reason")?;
         ensure!(told.contains(reason), "the reason is `{told}`, and not `{reason}`");
     }
@@ -223,7 +261,10 @@ fn hangs_and_works(xdp: &str, tc: &str, expected: [[&str; 3]; 2]) -> Result<()> 
             let address = SocketAddr::new(address.parse::<IpAddr>()?, REAL);
             let _upstream = Upstream::start(server, address, Manner::Answers(Duration::ZERO))?;
             let question = Question::new(&format!("{word}.example."), RecordType::A)?;
-            ensure!(ask(client, address, &question, 3, PATIENCE / 5)?.answered(), "a query is answered");
+            ensure!(
+                ask(client, address, &question, 3, PATIENCE / 5)?.answered(),
+                "a query is answered"
+            );
         }
         let labels = [format!("device=\"{WIRE}\""), format!("family=\"{word}\"")];
         let labels: Vec<_> = labels.iter().map(String::as_str).collect();
@@ -274,19 +315,28 @@ fn drops_in_silence(xdp: &str, tc: &str, incoming: &str) -> Result<()> {
         for (ends, hook) in [(inward, incoming), (outward, "tc-egress")] {
             // glibc's resolver asks to be told of errors, and gives up when the kernel says ENOBUFS.
             if family == 0 {
-                nix::sys::socket::setsockopt(&ends.client, nix::sys::socket::sockopt::Ipv4RecvErr, &true)?;
+                setsockopt(&ends.client, sockopt::Ipv4RecvErr, &true)?;
             } else {
-                nix::sys::socket::setsockopt(&ends.client, nix::sys::socket::sockopt::Ipv6RecvErr, &true)?;
+                setsockopt(&ends.client, sockopt::Ipv6RecvErr, &true)?;
             }
             let name = format!("{hook}.{family}.");
             let trip = ends.trip(&guard, &name)?;
-            assert_eq!((&trip["hook"], &trip["verdict"]), (&hook.into(), &"drop".into()), "{trip}");
+            assert_eq!(
+                (&trip["hook"], &trip["verdict"]),
+                (&hook.into(), &"drop".into()),
+                "{trip}"
+            );
             ends.settle(&format!("open-{name}"))?;
             for _ in 0..ROUNDS {
-                ends.send(&name).with_context(|| format!("{hook} by {tc}: the sender sees an error"))?;
+                ends.send(&name)
+                    .with_context(|| format!("{hook} by {tc}: the sender sees an error"))?;
             }
             let (arrived, back) = ends.settle(&format!("after-{name}"))?;
-            ensure!(arrived.is_empty(), "{hook} by {tc}: {} dropped queries arrive", arrived.len());
+            ensure!(
+                arrived.is_empty(),
+                "{hook} by {tc}: {} dropped queries arrive",
+                arrived.len()
+            );
             ensure!(back.is_empty(), "{hook} by {tc}: {} answers in silence", back.len());
         }
     }
@@ -409,9 +459,11 @@ fn stays_untouched(tc: &str) -> Result<()> {
     here.tool("tc", &format!("qdisc add dev {WIRE} clsact"))?;
     for direction in ["ingress", "egress"] {
         // Classic BPF that matches nothing: the packet goes on to the next filter.
-        let filter = format!("dev {WIRE} {direction} prio 1 handle 1 protocol all bpf bytecode 1,6\u{20}0\u{20}0\u{20}0");
         let mut command = programs::locate("tc")?.command();
-        command.args(["filter", "add"]).args(filter.splitn(11, ' '));
+        command.args([
+            "filter", "add", "dev", WIRE, direction, "prio", "1", "handle", "1", "protocol", "all",
+        ]);
+        command.args(["bpf", "bytecode", "1,6 0 0 0"]);
         let done = here.run(|| command.output())?;
         ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
@@ -424,7 +476,10 @@ fn stays_untouched(tc: &str) -> Result<()> {
         let filters = ["ingress", "egress"]
             .map(|direction| here.tool("tc", &format!("filter show dev {WIRE} {direction} prio 1")));
         let [incoming, outgoing] = filters;
-        let chains = foreign.iter().map(|(direction, _)| chain(&here, *direction)).collect::<Result<_>>()?;
+        let chains = foreign
+            .iter()
+            .map(|(direction, _)| chain(&here, *direction))
+            .collect::<Result<_>>()?;
         Ok((qdiscs + &incoming? + &outgoing?, chains))
     };
     let before = look()?;
@@ -478,15 +533,110 @@ fn a_foreign_xdp_program_is_never_replaced() -> Result<()> {
         let guard = ready(&here, &options(&[WIRE], &format!("[attach]\nxdp = \"{xdp}\"\n")))?;
         let failed = guard.events_of("attach_error")?;
         assert_eq!(failed.len(), 1, "{failed:?}");
-        assert_eq!((&failed[0]["device"], &failed[0]["hook"]), (&WIRE.into(), &"xdp".into()));
+        assert_eq!(
+            (&failed[0]["device"], &failed[0]["hook"]),
+            (&WIRE.into(), &"xdp".into())
+        );
         let reason = failed[0]["reason"].as_str().context("no reason")?;
-        ensure!(reason.contains("another program") && reason.contains("bpftool net"), "{reason}");
+        ensure!(
+            reason.contains("another program") && reason.contains("bpftool net"),
+            "{reason}"
+        );
         let link = here.tool("ip", &format!("-details link show dev {WIRE}"))?;
-        ensure!(link.contains(&format!("id {} ", foreign.id)), "the program is another one: {link}");
+        ensure!(
+            link.contains(&format!("id {} ", foreign.id)),
+            "the program is another one: {link}"
+        );
         guard.wait_counter("dnsguard_attach_errors_total", &["hook=\"xdp\""], 1, PATIENCE)?;
         guard.stop()?;
     }
     Ok(())
+}
+
+/// Sends whole frames through a device.
+fn frame_socket(namespace: &Namespace) -> Result<OwnedFd> {
+    namespace.run(|| {
+        let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), None)?;
+        let address = getifaddrs()?
+            .filter(|one| one.interface_name == WIRE)
+            .find_map(|one| one.address?.as_link_addr().copied())
+            .context("the wire has no link address")?;
+        bind(socket.as_raw_fd(), &address)?;
+        Ok(socket)
+    })
+}
+
+/// The frames come in with their tags; the host itself has no such VLAN.
+fn is_answered_in_its_vlan(xdp: &str, hook: &str) -> Result<()> {
+    let _machine = MACHINE.lock();
+    programs::provide(&["tcpdump"])?;
+    let [here, there] = site()?;
+    let guard = ready(&here, &options(&[WIRE], &format!("[attach]\nxdp = \"{xdp}\"\n")))?;
+    let frames = frame_socket(&there)?;
+    let mut command = programs::locate("tcpdump")?.command();
+    // The kernel keeps a tag beside the frame; tcpdump puts it back.
+    command.args(["-i", WIRE, "-Q", "in", "-e", "-n", "-l", "--immediate-mode", "vlan"]);
+    let dump = there.spawn(command)?;
+    wait_for(|| dump.log().contains("listening on")).context("tcpdump does not start")?;
+    for vlans in [vec![7], vec![8, 9]] {
+        for family in [0, 1] {
+            let name = format!("vlan{}.family{family}.", vlans.len());
+            let client = SocketAddr::new(THERE[family].parse::<IpAddr>()?, 40_000);
+            let frame = |port| -> Result<Vec<u8>> {
+                let server = SocketAddr::new(HERE[family].parse::<IpAddr>()?, port);
+                let mut query = Query::new(&name, &client.to_string(), &server.to_string())?;
+                query.envelope.vlans.clone_from(&vlans);
+                query.frame()
+            };
+            let turns = [frame(SILENT[0])?, frame(SILENT[1])?];
+            let deadline = Instant::now() + PATIENCE;
+            let trip = loop {
+                for frame in turns.iter().cycle().take(2 * ROUNDS) {
+                    send(frames.as_raw_fd(), frame, MsgFlags::empty())?;
+                }
+                let trips = guard.events_of("trip")?;
+                if let Some(trip) = trips.into_iter().find(|trip| trip["name"] == name.as_str()) {
+                    break trip;
+                }
+                ensure!(Instant::now() < deadline, "{name} does not trip:\n{}", guard.metrics()?);
+            };
+            assert_eq!(
+                (&trip["hook"], &trip["verdict"]),
+                (&hook.into(), &"answer".into()),
+                "{trip}"
+            );
+            let ends = format!("{}.{} > {}.{}: ", HERE[family], SILENT[0], THERE[family], client.port());
+            let is_tagged = |line: &str| vlans.iter().all(|vlan| line.contains(&format!("vlan {vlan}, ")));
+            wait_for(|| {
+                dump.output()
+                    .lines()
+                    .any(|line| line.contains(&ends) && is_tagged(line))
+            })
+            .with_context(|| format!("no answer in {vlans:?} among\n{}", dump.output()))?;
+        }
+    }
+    guard.stop()
+}
+
+fn wait_for(mut good: impl FnMut() -> bool) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !good() {
+        ensure!(Instant::now() < deadline, "not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and real resolvers: cargo xtask test"]
+fn tc_answers_in_the_vlan_that_the_query_came_from() -> Result<()> {
+    is_answered_in_its_vlan("off", "tc-ingress")
+}
+
+#[test]
+#[ignore = "needs root and real resolvers: cargo xtask test"]
+fn generic_xdp_answers_in_the_vlan_that_the_query_came_from() -> Result<()> {
+    is_answered_in_its_vlan("generic", "xdp")
 }
 
 #[test]
@@ -498,7 +648,11 @@ fn one_packet_on_three_interfaces_is_one_hop() -> Result<()> {
     // As in a node with a bridge: pod -> veth in the bridge -> bridge -> routed -> veth -> server.
     veth::veth(&router, &client, "pod0", &[])?;
     veth::veth(&router, &server, "out0", &[("10.62.0.1/24", "10.62.0.2/24")])?;
-    for command in ["link add br0 type bridge", "link set pod0 master br0", "link set br0 up"] {
+    for command in [
+        "link add br0 type bridge",
+        "link set pod0 master br0",
+        "link set br0 up",
+    ] {
         router.ip(command)?;
     }
     router.ip("address add 10.61.0.1/24 dev br0")?;
@@ -509,7 +663,10 @@ fn one_packet_on_three_interfaces_is_one_hop() -> Result<()> {
     let unguarded = SocketAddr::from(([10, 62, 0, 2], 5300));
     let upstream = Upstream::start(&server, unguarded, Manner::Answers(Duration::ZERO))?;
     let question = Question::new("herd.example.", RecordType::A)?;
-    ensure!(ask(&client, unguarded, &question, 10, PATIENCE / 10)?.answered(), "there is no way through");
+    ensure!(
+        ask(&client, unguarded, &question, 10, PATIENCE / 10)?.answered(),
+        "there is no way through"
+    );
     drop(upstream);
 
     let guard = ready(&router, &options(&["pod0", "br0", "out0"], ""))?;
@@ -526,7 +683,11 @@ fn one_packet_on_three_interfaces_is_one_hop() -> Result<()> {
     }
     let seen = guard.wait_counter("dnsguard_dns_queries_total", &[], QUERIES * 3, PATIENCE)?;
     assert_eq!(seen, QUERIES * 3, "each is seen at three hooks");
-    assert_eq!(guard.counter("dnsguard_seen_elsewhere_total", &[])?, QUERIES * 2, "and is one hop");
+    assert_eq!(
+        guard.counter("dnsguard_seen_elsewhere_total", &[])?,
+        QUERIES * 2,
+        "and is one hop"
+    );
     for none in ["retransmits", "recirculations", "trips", "actions"] {
         assert_eq!(guard.counter(&format!("dnsguard_{none}_total"), &[])?, 0, "{none}");
     }
@@ -551,7 +712,9 @@ fn back_and_forth(guard: &Guard, sides: [&Namespace; 2], name: &str, rcode: Resp
             client.send_to(&question.query(id as u16)?, servers[to].local_addr()?)?;
             let mut buffer = [0; 512];
             // A held query does not arrive; it has been answered already.
-            let Ok((length, asker)) = servers[to].recv_from(&mut buffer) else { continue };
+            let Ok((length, asker)) = servers[to].recv_from(&mut buffer) else {
+                continue;
+            };
             let asked = Message::from_vec(&buffer[..length])?;
             let mut response = Message::response(asked.metadata.id, asked.metadata.op_code);
             response.metadata.response_code = rcode;
@@ -576,10 +739,18 @@ fn an_answer_clears_a_name_and_an_error_does_not() -> Result<()> {
     back_and_forth(&guard, sides, "noerror.", ResponseCode::NoError, 100)?;
     back_and_forth(&guard, sides, "nxdomain.", ResponseCode::NXDomain, 100)?;
     guard.wait_counter("dnsguard_dns_responses_total", &["outcome=\"answer\""], 400, PATIENCE)?;
-    assert_eq!(guard.counter("dnsguard_trips_total", &[])?, 0, "answered names are no loops");
+    assert_eq!(
+        guard.counter("dnsguard_trips_total", &[])?,
+        0,
+        "answered names are no loops"
+    );
     back_and_forth(&guard, sides, "servfail.", ResponseCode::ServFail, 100)?;
     let trip = guard.wait_event("trip", PATIENCE)?;
-    assert_eq!((&trip["name"], &trip["evidence"]), (&"servfail.".into(), &"direction".into()), "{trip}");
+    assert_eq!(
+        (&trip["name"], &trip["evidence"]),
+        (&"servfail.".into(), &"direction".into()),
+        "{trip}"
+    );
     guard.stop()
 }
 
@@ -604,9 +775,15 @@ fn observing_tells_of_a_loop_and_touches_no_packet() -> Result<()> {
     ensure!(built.question().name.to_string() == trip["name"], "{trip}");
     guard.wait_counter("dnsguard_actions_total", &["action=\"would_answer\""], 1, PATIENCE)?;
     for action in ["answer", "drop"] {
-        assert_eq!(guard.counter("dnsguard_actions_total", &[&format!("action=\"{action}\"")])?, 0);
+        assert_eq!(
+            guard.counter("dnsguard_actions_total", &[&format!("action=\"{action}\"")])?,
+            0
+        );
     }
     println!("{} packets/s free, {} watched", free.peak_pps, watched.peak_pps);
-    ensure!(watched.peak_pps * 3 >= free.peak_pps, "the loop is slowed: {free:?}, {watched:?}");
+    ensure!(
+        watched.peak_pps * 3 >= free.peak_pps,
+        "the loop is slowed: {free:?}, {watched:?}"
+    );
     guard.stop()
 }

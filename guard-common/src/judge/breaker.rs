@@ -106,15 +106,16 @@ impl KeyState {
         self.hold(Note::None, now, rules)
     }
 
-    /// Takes note of a response that settles the key.
+    /// Takes note of a response that settles the key; `asked` says whether its query was let through.
     #[inline(always)]
-    pub(super) fn answered(&mut self, now: Ticks, rules: &Rules) -> Option<Ruling> {
+    pub(super) fn answered(&mut self, asked: bool, now: Ticks, rules: &Rules) -> Option<Ruling> {
         if self.phase == CLOSED {
             self.forget_hops();
             return None;
         }
-        // An answer to something that was under way before the breaker opened does not prove that the loop is gone.
-        if self.tested == 0 {
+        // An answer to something that was under way before the breaker opened does not prove that the loop is gone, nor
+        // does one that the guard has made.
+        if self.tested == 0 || !asked {
             return None;
         }
         let ruling = self.ruling(false, Note::Release, now, rules);

@@ -42,11 +42,12 @@ impl KeyBucket {
         Some(self.picked(slot)?.query(hop, now, rules))
     }
 
-    /// Takes note of an answer (NOERROR, NXDOMAIN) for `key`. A ruling is returned when it closed a breaker.
+    /// Takes note of an answer (NOERROR, NXDOMAIN) for `key`; `asked` says whether its query was let through. A ruling is
+    /// returned when it closed a breaker.
     #[inline(always)]
-    pub fn answered(&mut self, key: Key, now: Ticks, rules: &Rules) -> Option<Ruling> {
+    pub fn answered(&mut self, key: Key, asked: bool, now: Ticks, rules: &Rules) -> Option<Ruling> {
         let slot = self.find(key)?;
-        self.picked(slot)?.answered(now, rules)
+        self.picked(slot)?.answered(asked, now, rules)
     }
 
     /// Takes note of an error for `key`. It settles nothing, but it shows that queries end.

@@ -8,10 +8,10 @@
 //! |---|---|---|
 //! | pace | the 5-tuple and ID come back within milliseconds to the server that was asked first | a forwarder may repeat itself for many clients, but they are slow, and so is whoever they ask |
 //! | identity | goes up the ladder with the ID of a lower rung | every client brings its own ID |
-//! | direction | comes from a server that is itself waiting | clients are not servers |
+//! | direction | goes up the ladder from a lower rung, which is itself waiting | clients are not servers |
 //! | ladder | one host: servers take turns, each asked by the same socket all the time, and no response comes | new clients are new sockets; a name that fails gets responses |
 //!
-//! Each has a score that leaks 20 points a second; a score of [`TRIP`] is a loop.
+//! Each has a score that loses a point for every 50 ms between two hops; a score of [`TRIP`] is a loop.
 
 use super::{Hop, KeyState, NO_RUNG, RUNGS, Rung};
 use crate::{flow::Sighting, time::Ticks};
@@ -20,7 +20,7 @@ use crate::{flow::Sighting, time::Ticks};
 const TRIP: u8 = 24;
 /// The score from which on the hops are worth telling.
 const SUSPECT: u8 = 12;
-/// Ticks in which a score loses one point: 50 ms.
+/// Ticks between two hops for which a score loses one point: 50 ms.
 const LEAK_TICKS: u32 = 48;
 /// Ticks after which hops that nobody answered no longer count: 10 s, when dnsmasq gives up on a query as well.
 const FORGET_TICKS: u32 = 9_537;
@@ -172,13 +172,13 @@ impl KeyState {
     fn echo(&self, hop: &Hop, index: u8) -> Evidence {
         let mut found = Evidence::None;
         for other in 0..RUNGS {
-            if other as u8 >= self.rung_count || other as u8 == index {
+            if other as u8 >= self.rung_count || other as u8 <= index {
                 continue;
             }
             let Rung { address, id, .. } = self.rungs[other];
             if !hop.same_host && address == hop.client.address {
                 found = Evidence::Direction;
-            } else if other as u8 > index && id == hop.id {
+            } else if id == hop.id {
                 found = Evidence::Identity;
             }
         }

@@ -86,7 +86,7 @@ impl<'a> Attacher<'a> {
         for &method in methods {
             match self.attach_by(device, hook, method) {
                 Ok(program_id) => {
-                    let reason = reason(device, hook, method, &failed);
+                    let reason = reason(device, hook, method, (self.xdp, self.tc), &failed);
                     let Device { name, ifindex, .. } = device;
                     return Ok(Attachment {
                         device: name.clone(),
@@ -123,7 +123,8 @@ impl<'a> Attacher<'a> {
                 if let Some(link) = pinned(&pin) {
                     match XdpLink::try_from(link).map_err(Failure::link).and_then(|link| {
                         let link = program.attach_to_link(link)?;
-                        keep(program.take_link(link)?);
+                        // Its pin keeps it.
+                        drop(program.take_link(link)?);
                         Ok(())
                     }) {
                         Ok(()) => return Ok(id),
@@ -143,7 +144,8 @@ impl<'a> Attacher<'a> {
                         .map_err(Failure::link)
                         .and_then(|link| {
                             let link = program.attach_to_link(link)?;
-                            keep(program.take_link(link)?);
+                            // Its pin keeps it.
+                            drop(program.take_link(link)?);
                             Ok(())
                         }) {
                         Ok(()) => return Ok(id),
@@ -159,7 +161,7 @@ impl<'a> Attacher<'a> {
             Method::Clsact => {
                 let program = self.classifier(hook)?;
                 let id = program_id(program.info())?;
-                keep(clsact::replace(program, &device.name, hook)?);
+                clsact::replace(program, &device.name, hook)?;
                 // Such a filter has no link to pin; the pinned program is the proof that it is ours.
                 let _ = fs::remove_file(&pin);
                 program.pin(&pin).map_err(|error| Failure::Method(error.to_string()))?;
@@ -251,27 +253,23 @@ fn unpin(pin: &Path, why: &Failure) {
     let _ = fs::remove_file(pin);
 }
 
-/// Leaves an attachment as it is: its pin, or for clsact the filter itself, keeps it.
-fn keep<L>(link: L) {
-    std::mem::forget(link);
-}
-
-fn reason(device: &Device, hook: Hook, method: Method, failed: &[String]) -> String {
-    let mut reason = match (hook, method) {
-        (Hook::Xdp, Method::Driver) => "in the driver: before anything else".to_owned(),
-        (Hook::TcIngress, _) if device.loopback => {
-            "loopback: every packet is looked at once, as it comes in".to_owned()
-        }
-        (Hook::TcIngress, _) if !device.physical => "no hardware behind it: XDP could lose answers".to_owned(),
-        _ => String::new(),
-    };
-    for one in failed {
-        if !reason.is_empty() {
-            reason.push_str("; ");
-        }
-        reason.push_str(one);
+fn reason(device: &Device, hook: Hook, method: Method, wanted: (XdpPolicy, Tc), failed: &[String]) -> String {
+    let (xdp, tc) = wanted;
+    let mut reasons = Vec::new();
+    match hook {
+        Hook::TcIngress if device.loopback => reasons.push("loopback: every packet is looked at once, as it comes in"),
+        Hook::TcIngress if matches!(xdp, XdpPolicy::Off) => reasons.push("xdp is off"),
+        Hook::TcIngress if !device.physical => reasons.push("no hardware behind it: XDP could lose answers"),
+        _ => {}
     }
-    reason
+    match method {
+        Method::Driver => reasons.push("in the driver: before anything else"),
+        Method::Generic if matches!(xdp, XdpPolicy::Generic) => reasons.push("xdp is set to generic"),
+        Method::Clsact if matches!(tc, Tc::Clsact) => reasons.push("tc is set to clsact"),
+        Method::Generic | Method::Clsact | Method::Tcx => {}
+    }
+    reasons.extend(failed.iter().map(String::as_str));
+    reasons.join("; ")
 }
 
 /// An error of aya with the one cause behind it, and what to do about the common ones.

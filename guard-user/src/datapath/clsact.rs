@@ -17,12 +17,9 @@ const PRIORITY: u16 = 53;
 /// Handle of our filters.
 const HANDLE: u32 = 0xd53;
 
-/// Puts the program into our filter at a hook of an interface, in place of the one in it if there is one.
-pub(super) fn replace(
-    program: &mut SchedClassifier,
-    device: &str,
-    hook: Hook,
-) -> Result<SchedClassifierLink, ProgramError> {
+/// Puts the program into our filter at a hook of an interface, in place of the one in it if there is one. It stays there
+/// until it is deleted.
+pub(super) fn replace(program: &mut SchedClassifier, device: &str, hook: Hook) -> Result<(), ProgramError> {
     if let Err(error) = qdisc_add_clsact(device) {
         // It is there already, or the filter cannot be added either.
         debug!("{device}: no clsact qdisc added: {error}");
@@ -42,7 +39,9 @@ pub(super) fn replace(
             program.attach_with_options(device, direction(hook), TcAttachOptions::Netlink(options))?
         }
     };
-    program.take_link(link)
+    // Dropped, it would delete the filter.
+    std::mem::forget(program.take_link(link)?);
+    Ok(())
 }
 
 /// Deletes our filter at a hook of an interface. The caller has the proof that it is ours: the pinned program.

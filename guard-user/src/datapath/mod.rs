@@ -22,7 +22,7 @@ use self::{attach::Attacher, pins::Pins};
 use crate::{
     attachment::{Attachment, Hook},
     config::Config,
-    device::{Device, DeviceError},
+    device::Device,
 };
 
 /// The kernel object that the agent carries.
@@ -79,8 +79,10 @@ impl Datapath {
             }
             None => OBJECT,
         };
-        let mut ebpf = object::load(bytes, &pins)?;
-        let kernel = Kernel::take(&mut ebpf)?;
+        let loaded = object::load(bytes, &pins).map_err(DatapathError::from);
+        let taken = loaded.and_then(|mut ebpf| Ok((Kernel::take(&mut ebpf)?, ebpf)));
+        // Somebody who may not load anything leaves no directories either.
+        let (kernel, ebpf) = taken.inspect_err(|_| pins.remove_empty())?;
         Ok((
             Self {
                 ebpf,
@@ -92,23 +94,11 @@ impl Datapath {
         ))
     }
 
-    /// Attaches everywhere the configuration says; tells what failed. What an agent before this one had attached
-    /// elsewhere is detached.
-    pub(crate) fn attach(&mut self, config: &Config) -> Result<Vec<HookFailure>, Vec<DeviceError>> {
-        let mut devices = Vec::new();
-        let mut missing = Vec::new();
-        for name in &config.attach.interfaces {
-            match Device::find(name) {
-                Ok(device) => devices.push(device),
-                Err(error) => missing.push(error),
-            }
-        }
-        if !missing.is_empty() {
-            return Err(missing);
-        }
+    /// Attaches to all of these; tells what failed. What an agent before this one had attached elsewhere is detached.
+    pub(crate) fn attach(&mut self, devices: &[Device], config: &Config) -> Vec<HookFailure> {
         let mut failures = Vec::new();
         let mut attacher = Attacher::new(&mut self.ebpf, &self.pins, config.attach.xdp, config.attach.tc);
-        for device in &devices {
+        for device in devices {
             for hook in attacher.hooks(device) {
                 match attacher.attach(device, hook) {
                     Ok(attachment) => self.attachments.push(attachment),
@@ -121,7 +111,7 @@ impl Datapath {
             }
         }
         self.pins.remove_strangers(&self.attachments);
-        Ok(failures)
+        failures
     }
 
     /// The log of a kernel object that was built with one, to be flushed from time to time.

@@ -26,7 +26,9 @@ use crate::attachment::{Attachment, Hook, Method};
 pub(crate) enum PinError {
     #[error("{0} is not on a BPF file system; mount one: mount -t bpf bpf /sys/fs/bpf")]
     NotBpffs(String),
-    #[error("cannot create {path}: {source}")]
+    #[error(
+        "cannot create {path}: {source}; it takes root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON and a --pin-dir of one's own"
+    )]
     Create { path: String, source: io::Error },
     #[error("cannot lock {path}: {source}")]
     Lock { path: String, source: io::Error },
@@ -113,6 +115,18 @@ impl Pins {
         }
     }
 
+    /// Removes the directories as far as they are empty.
+    pub(super) fn remove_empty(&self) {
+        for folder in [
+            self.versioned.join("maps"),
+            self.links(),
+            self.versioned.clone(),
+            self.root.clone(),
+        ] {
+            let _ = fs::remove_dir(folder);
+        }
+    }
+
     /// Detaches everything and removes the directories.
     pub(super) fn remove(&self) -> Result<(), PinError> {
         remove_all(&self.root).map(drop)
@@ -123,7 +137,11 @@ impl Pins {
 /// needs no agent.
 pub(crate) fn remove_all(root: &Path) -> Result<usize, PinError> {
     let mut removed = 0;
-    for version in files(root) {
+    if !root.exists() {
+        return Ok(removed);
+    }
+    is_bpffs(root)?;
+    for version in files(root).into_iter().filter(|path| is_version(path)) {
         for link in files(&version.join("links")) {
             remove_link(&link);
             removed += 1;
@@ -136,8 +154,23 @@ pub(crate) fn remove_all(root: &Path) -> Result<usize, PinError> {
             remove(&folder, |path| fs::remove_dir(path))?;
         }
     }
-    remove(root, |path| fs::remove_dir(path))?;
+    // What else lies in it is not ours; then it stays.
+    let _ = fs::remove_dir(root);
     Ok(removed)
+}
+
+/// Whether this is the directory of some version of the ABI, and not somebody else's.
+fn is_version(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let number = name.strip_prefix('v').unwrap_or_default();
+    !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())
+}
+
+fn is_bpffs(path: &Path) -> Result<(), PinError> {
+    match statfs(path) {
+        Ok(found) if found.filesystem_type() == BPF_FS_MAGIC => Ok(()),
+        _ => Err(PinError::NotBpffs(path.display().to_string())),
+    }
 }
 
 fn remove(path: &Path, how: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), PinError> {

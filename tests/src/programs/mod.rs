@@ -26,6 +26,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("dnsmasq", "dnsmasq-base"),
     ("ip", "iproute2"),
     ("tc", "iproute2"),
+    ("tcpdump", "tcpdump"),
     ("unbound", "unbound"),
 ];
 

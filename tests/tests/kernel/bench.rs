@@ -61,9 +61,14 @@ impl Gate {
         if matches!(self, Self::Xdp) { 2 } else { u32::MAX }
     }
 
-    /// What it returns for a packet that ends here: `XDP_DROP`, `TC_ACT_STOLEN`.
+    /// What it returns for a packet that ends here: `XDP_DROP`, `TC_ACT_SHOT`; for one that was leaving
+    /// `TC_ACT_REDIRECT`, to an interface that does not exist.
     pub(crate) const fn drop(self) -> u32 {
-        if matches!(self, Self::Xdp) { 1 } else { 4 }
+        match self {
+            Self::Xdp => 1,
+            Self::TcIn => 2,
+            Self::TcOut => 7,
+        }
     }
 
     /// What it returns for a packet that goes back: `XDP_TX`, `TC_ACT_REDIRECT`.

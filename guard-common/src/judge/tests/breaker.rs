@@ -54,7 +54,7 @@ impl Bench {
     }
 
     fn answer(&mut self) -> Option<Ruling> {
-        self.bucket.answered(KEY, self.now, &self.rules)
+        self.bucket.answered(KEY, true, self.now, &self.rules)
     }
 
     fn is_open(&self) -> bool {

@@ -99,7 +99,7 @@ fn when_every_slot_is_an_open_breaker_another_name_passes() {
         trip(&mut bucket, key, START);
     }
     assert!(ask(&mut bucket, 8, later(1)).is_none());
-    assert!(bucket.answered(Key(8), later(2), &RULES).is_none());
+    assert!(bucket.answered(Key(8), true, later(2), &RULES).is_none());
     assert!((1..=SLOTS as u64).all(|key| ask(&mut bucket, key, later(3)).unwrap().held));
     // Their owners are long gone: one of them makes room.
     assert!(ask(&mut bucket, 8, later(601_000)).is_some());
@@ -123,7 +123,7 @@ fn a_key_that_takes_over_a_slot_inherits_nothing() {
 #[test]
 fn an_answer_for_a_key_that_nobody_asked_for_takes_no_slot() {
     let mut bucket = KeyBucket::default();
-    assert!(bucket.answered(Key(5), START, &RULES).is_none());
+    assert!(bucket.answered(Key(5), true, START, &RULES).is_none());
     assert!(!is_known(&bucket, 5));
 }
 

@@ -192,6 +192,31 @@ fn a_herd_behind_a_forwarder_that_merges_nothing_is_not_a_loop() {
     }
 }
 
+/// The same between hosts: the forwarder is asked, and asks; that is no direction back.
+#[test]
+fn a_herd_from_another_host_behind_such_a_forwarder_is_not_a_loop() {
+    let forwarder = at(2, 53);
+    for resolved in [0, 200] {
+        for spread_ns in [0, 100 * MS, S] {
+            let mut world = World::on_veth(12);
+            world.add(Naive::new(2, UPSTREAM), &[forwarder]);
+            let upstream = if resolved == 0 {
+                Upstream::DEAD
+            } else {
+                Upstream::says(Kind::Answer, 900 * MS)
+            };
+            world.add(upstream, &[UPSTREAM]);
+            for number in 0..200 {
+                let socket = at(7, 20_000 + number);
+                world.add(Client::new(socket, forwarder, vec![5 * S]), &[socket]);
+                let start = world.random(spread_ns.max(1));
+                world.wake_at(start, socket, 0);
+            }
+            is_left_alone(world, resolved);
+        }
+    }
+}
+
 #[test]
 fn two_hosts_that_ask_each_other_for_the_same_name_once_are_no_loop() {
     let (one, other) = (at(2, 53), at(3, 53));

@@ -372,8 +372,8 @@ impl World {
         match packet.kind {
             Kind::Query => {}
             Kind::Answer => {
-                line.settle(digest as u32);
-                if let Some(ruling) = self.bucket.answered(KEY, now, &RULES) {
+                let asked = line.settle(digest as u32);
+                if let Some(ruling) = self.bucket.answered(KEY, asked, now, &RULES) {
                     assert_eq!(ruling.note, Note::Release);
                     self.tally.releases += 1;
                 }
