@@ -126,6 +126,7 @@ extern "C" fn judge_query(case: *const Case, ruling: *mut Ruling) -> u32 {
         server: case.server,
         id: case.id,
         same_host: case.same_host,
+        egress: case.egress,
         sighting,
     };
     let Some(bucket) = KEYS.get_ptr_mut(key_bucket(case.key)) else {

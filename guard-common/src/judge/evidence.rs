@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | pace | the 5-tuple and ID come back within milliseconds to the server that was asked first | a forwarder may repeat itself for many clients, but they are slow, and so is whoever they ask |
 //! | identity | goes up the ladder with the ID of a lower rung | every client brings its own ID |
-//! | direction | goes up the ladder from a lower rung, which is itself waiting | clients are not servers |
+//! | direction | comes from a server that is itself waiting: one this host asked, or a lower rung | clients are not servers |
 //! | ladder | one host: servers take turns, each asked by the same socket all the time, and no response comes | new clients are new sockets; a name that fails gets responses |
 //!
 //! Each has a score that loses a point for every 50 ms between two hops; a score of [`TRIP`] is a loop.
@@ -149,13 +149,19 @@ impl KeyState {
         self.last_rung = rung.index();
         self.note_rung(hop, rung.index());
 
+        let suspect = self.scores.highest() >= SUSPECT;
         if matches!(found, Evidence::None) {
-            return Weight::Nothing;
+            // A hop between those that count: it tells where the loop goes.
+            return if suspect && recirculates {
+                Weight::Suspect
+            } else {
+                Weight::Nothing
+            };
         }
         self.evidence = found as u8;
         match self.scores.highest() {
             TRIP.. => Weight::Loop,
-            SUSPECT.. => Weight::Suspect,
+            _ if suspect => Weight::Suspect,
             _ => Weight::Nothing,
         }
     }
@@ -172,13 +178,17 @@ impl KeyState {
     fn echo(&self, hop: &Hop, index: u8) -> Evidence {
         let mut found = Evidence::None;
         for other in 0..RUNGS {
-            if other as u8 >= self.rung_count || other as u8 <= index {
+            if other as u8 >= self.rung_count || other as u8 == index {
                 continue;
             }
             let Rung { address, id, .. } = self.rungs[other];
-            if !hop.same_host && address == hop.client.address {
+            let later = other as u8 > index;
+            // This host asked it, and it asks this host. The first server that is seen may be the other side's, and this
+            // host may have more addresses than one, so the order of the rungs is not all that counts.
+            let came_back = !hop.egress && self.outgoing >> other & 1 == 1;
+            if !hop.same_host && address == hop.client.address && (later || came_back) {
                 found = Evidence::Direction;
-            } else if id == hop.id {
+            } else if later && id == hop.id {
                 found = Evidence::Identity;
             }
         }
@@ -218,6 +228,12 @@ impl KeyState {
             port: hop.server.port,
             id: hop.id,
             socket: folded(hop),
+        };
+        let bit = 1 << index;
+        self.outgoing = if hop.egress {
+            self.outgoing | bit
+        } else {
+            self.outgoing & !bit
         };
         if index >= self.rung_count {
             self.rung_count = index + 1;

@@ -42,6 +42,8 @@ pub struct Hop {
     pub id: u16,
     /// Whether both ends are this very host, so that addresses tell nothing.
     pub same_host: bool,
+    /// Whether it is leaving, where it was seen first.
+    pub egress: bool,
     /// What is known of this very query.
     pub sighting: Sighting,
 }
@@ -134,7 +136,8 @@ pub struct KeyState {
     scores: evidence::Scores,
     /// Where the hop that is being judged goes.
     found: evidence::Position,
-    _spare: u8,
+    /// Rungs whose last query left this host: a bit each.
+    outgoing: u8,
     rungs: [Rung; RUNGS],
 }
 
@@ -163,6 +166,7 @@ impl KeyState {
         self.recirculated = 0;
         self.rung_count = 0;
         self.last_rung = NO_RUNG;
+        self.outgoing = 0;
         self.scores = evidence::Scores::default();
     }
 

@@ -41,7 +41,7 @@ pub(super) fn release(name: &str, qtype: &str, open_ms: u64, held: u64) -> Strin
 
 /// A hold ended, and nobody asked again.
 pub(super) fn expire(name: &str, qtype: &str, held: u64) -> String {
-    format!("the hold of query {name} {qtype} is over and nobody asks for it any more, after {held} held queries")
+    format!("the hold of query {name} {qtype} is over, and no loop was seen since; {held} queries were held")
 }
 
 fn among(servers: &[SocketAddr]) -> String {

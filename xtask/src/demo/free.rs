@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result, bail};
 use guard_tests::topology::{Loop, Topology};
 
 use super::{
-    pace::{LOOPING_PPS, Pace},
-    sight::{CLIENTS_PER_SECOND, Sight, ratio},
+    pace::{LOOPING_PPS, Pace, Sample},
+    sight::{CLIENTS_PER_SECOND, Sight, looped, ratio},
 };
 
 /// The first retry comes after 2 s, the second after 4.
@@ -23,12 +23,10 @@ const PATIENCE: Duration = Duration::from_millis(5_500);
 pub(crate) struct Fire {
     /// Packets from the query on until the good clients came.
     pub(crate) packets_before: u64,
-    /// From the moment the loop caught fire until the good clients came.
-    pub(crate) seconds_before: f64,
-    /// Packets per second in the first 100 ms of the loop.
-    pub(crate) first_pps: f64,
-    /// The most packets per second in any later 100 ms, those for the good clients included.
-    pub(crate) peak_pps: f64,
+    /// The sample in which it caught fire: no good clients yet.
+    pub(crate) first: Sample,
+    /// Those that followed, with the packets of good clients in them.
+    pub(crate) later: Vec<Sample>,
     /// What the good clients got, with the loop burning beside them.
     pub(crate) sight: Sight,
 }
@@ -52,53 +50,63 @@ impl Fire {
 
     /// All packets of the loop, if an answered client costs `per_client`.
     pub(crate) fn looped_packets(&self, per_client: f64) -> f64 {
-        self.packets_before as f64 + self.sight.looped(per_client)
+        self.packets_before as f64 + looped([&self.sight].into_iter(), per_client)
     }
 
-    /// From the moment it caught fire until it was killed.
-    pub(crate) fn mean_pps(&self, per_client: f64) -> f64 {
-        ratio(
-            self.looped_packets(per_client),
-            self.seconds_before + self.sight.seconds,
-        )
+    /// While it burns. Some loops pause until the client's next try, and those pauses are no part of their pace.
+    pub(crate) fn pps(&self, per_client: f64) -> f64 {
+        let (packets, seconds) = self.looping(per_client).fold((0.0, 0.0), |(packets, seconds), sample| {
+            (packets + sample.packets, seconds + sample.seconds)
+        });
+        ratio(packets, seconds)
+    }
+
+    /// How long it burnt, pauses left out.
+    pub(crate) fn seconds(&self, per_client: f64) -> f64 {
+        self.looping(per_client).map(|sample| sample.seconds).sum()
     }
 
     /// In the worst 100 ms.
     pub(crate) fn peak_pps(&self, per_client: f64) -> f64 {
+        self.looping(per_client).map(Sample::pps).fold(0.0, f64::max)
+    }
+
+    /// The samples in which it burnt, without the good clients.
+    fn looping(&self, per_client: f64) -> impl Iterator<Item = Sample> {
         let clients = f64::from(CLIENTS_PER_SECOND) * per_client;
-        self.first_pps.max(self.peak_pps - clients)
+        let later = self.later.iter().map(move |sample| sample.without(clients));
+        [self.first]
+            .into_iter()
+            .chain(later)
+            .filter(|sample| sample.pps() >= LOOPING_PPS)
     }
 }
 
 fn watch(built: &Loop, start: u64, length: Duration) -> Result<Fire> {
-    let (caught, first_pps) = wait_for_fire(built, start)?;
+    let first = wait_for_fire(built, start)?;
     let packets_before = built.packets()?.saturating_sub(start);
-    let seconds_before = caught.elapsed().as_secs_f64();
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
-        let peak = scope.spawn(|| peak_until(&over, built));
+        let later = scope.spawn(|| samples_until(&over, built));
         let sight = Sight::take(built, length);
         over.store(true, Ordering::Relaxed);
-        let peak = peak.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let later = later.join().unwrap_or_else(|panic| resume_unwind(panic));
         Ok(Fire {
             packets_before,
-            seconds_before,
-            first_pps,
-            peak_pps: peak?,
+            first,
+            later: later?,
             sight: sight?,
         })
     })
 }
 
-/// When the loop caught fire, and how fast it was then.
-fn wait_for_fire(built: &Loop, start: u64) -> Result<(Instant, f64)> {
+fn wait_for_fire(built: &Loop, start: u64) -> Result<Sample> {
     let mut pace = Pace::from(start);
     let ignited = Instant::now();
     while ignited.elapsed() < PATIENCE {
-        let began = Instant::now();
-        let pps = pace.sample(built)?;
-        if pps >= LOOPING_PPS {
-            return Ok((began, pps));
+        let sample = pace.sample(built)?;
+        if sample.pps() >= LOOPING_PPS {
+            return Ok(sample);
         }
     }
     bail!(
@@ -107,41 +115,47 @@ fn wait_for_fire(built: &Loop, start: u64) -> Result<(Instant, f64)> {
     )
 }
 
-fn peak_until(over: &AtomicBool, built: &Loop) -> Result<f64> {
+fn samples_until(over: &AtomicBool, built: &Loop) -> Result<Vec<Sample>> {
     let mut pace = Pace::from(built.packets()?);
-    let mut peak = 0.0_f64;
+    let mut samples = Vec::new();
     while !over.load(Ordering::Relaxed) {
-        peak = peak.max(pace.sample(built)?);
+        samples.push(pace.sample(built)?);
     }
-    Ok(peak)
+    Ok(samples)
 }
 
 #[cfg(test)]
 mod tests {
+    use guard_tests::Report;
+
     use super::*;
 
+    const PER_CLIENT: f64 = 6.0;
+
+    fn sample(packets: f64) -> Sample {
+        Sample { packets, seconds: 0.1 }
+    }
+
     #[test]
-    fn the_clients_are_no_part_of_the_loop_s_figures() {
-        let sight = Sight {
-            packets: 300_000 + 1_200,
-            seconds: 3.0,
-            report: guard_tests::Report {
-                sent: 600,
-                lost: 600,
-                ..guard_tests::Report::default()
-            },
-            ..Sight::default()
-        };
+    fn pauses_and_good_clients_are_no_part_of_a_loop_s_pace() {
+        let clients = f64::from(CLIENTS_PER_SECOND) * PER_CLIENT * 0.1;
         let fire = Fire {
-            packets_before: 20_600,
-            seconds_before: 0.2,
-            first_pps: 103_000.0,
-            peak_pps: 101_200.0,
-            sight,
+            packets_before: 310,
+            first: sample(300.0),
+            later: [500.0, 0.0, 0.0, 400.0].map(|looped| sample(looped + clients)).to_vec(),
+            sight: Sight {
+                packets: 900 + 1_200,
+                report: Report {
+                    sent: 1_200,
+                    lost: 1_200,
+                    ..Report::default()
+                },
+                ..Sight::default()
+            },
         };
-        let per_client = 6.0;
-        assert_eq!(fire.looped_packets(per_client), 321_200.0);
-        assert_eq!(fire.mean_pps(per_client).round(), 100_375.0);
-        assert_eq!(fire.peak_pps(per_client), 103_000.0);
+        assert_eq!(fire.pps(PER_CLIENT).round(), 4_000.0);
+        assert_eq!(fire.peak_pps(PER_CLIENT).round(), 5_000.0);
+        assert_eq!((fire.seconds(PER_CLIENT) * 10.0).round(), 3.0);
+        assert_eq!(fire.looped_packets(PER_CLIENT), 1_210.0);
     }
 }

@@ -71,8 +71,8 @@ impl Guarded {
 
     /// Whether the loop goes on, with nobody asking.
     pub(crate) fn burns(&self) -> Result<bool> {
-        let pps = Pace::from(self.built.packets()?).sample(&self.built)?;
-        Ok(pps >= LOOPING_PPS)
+        let sample = Pace::from(self.built.packets()?).sample(&self.built)?;
+        Ok(sample.pps() >= LOOPING_PPS)
     }
 
     /// What the guard has told so far.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     free::Fire,
-    sight::{Sight, ratio},
+    sight::{Sight, looped, packets_per_client, ratio},
     told::{Told, Trip},
     turns::Turns,
     verdict::Verdict,
@@ -37,11 +37,12 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// Packets that one good client costs while nothing loops.
     fn per_client(&self) -> f64 {
-        self.quiet.packets_per_client()
+        packets_per_client(self.quiet())
     }
 
+    /// While the loop burns.
     pub(crate) fn looped_pps_before(&self) -> f64 {
-        self.fire.mean_pps(self.per_client())
+        self.fire.pps(self.per_client())
     }
 
     pub(crate) fn looped_pps_peak(&self) -> f64 {
@@ -54,15 +55,14 @@ impl Outcome {
 
     /// All of them, also those from before the trip.
     pub(crate) fn looped_packets_guarded(&self) -> f64 {
-        let looped = |sight: &Sight| sight.looped(self.per_client());
-        looped(&self.cut) + self.guarded_turns().map(looped).sum::<f64>()
+        looped(self.guarded(), self.per_client())
     }
 
     /// Once the loop has been cut, and the client goes on asking; from the query on if it was never cut.
     pub(crate) fn looped_pps_after(&self) -> f64 {
         let never_cut = self.turns.is_empty().then_some(&self.cut);
         let after: Vec<&Sight> = self.guarded_turns().chain(never_cut).collect();
-        let packets: f64 = after.iter().map(|sight| sight.looped(self.per_client())).sum();
+        let packets = looped(after.iter().copied(), self.per_client());
         ratio(packets, after.iter().map(|sight| sight.seconds).sum())
     }
 
@@ -130,6 +130,7 @@ impl Outcome {
             "loop": format!("{} {}", self.question, self.place),
             "looped_pps_before": hundredths(self.looped_pps_before()),
             "looped_pps_before_peak": hundredths(self.looped_pps_peak()),
+            "looped_seconds_before": hundredths(self.fire.seconds(self.per_client())),
             "looped_pps_after": hundredths(self.looped_pps_after()),
             "looped_packets_before": self.looped_packets_before().round() as u64,
             "looped_packets_guarded": self.looped_packets_guarded().round() as u64,
@@ -197,7 +198,7 @@ pub(crate) mod tests {
     use guard_tests::Report;
 
     use super::*;
-    use crate::demo::turns::Turn;
+    use crate::demo::{pace::Sample, turns::Turn};
 
     /// A good demo: 100,000 packets/s before, none after the trip.
     pub(crate) fn cut() -> Outcome {
@@ -236,7 +237,14 @@ pub(crate) mod tests {
             quiet: sight,
             fire: Fire {
                 sight: burning,
-                first_pps: 104_000.0,
+                first: Sample {
+                    packets: 9_600.0,
+                    seconds: 0.1,
+                },
+                later: vec![Sample {
+                    packets: 10_600.0,
+                    seconds: 0.1,
+                }],
                 ..Fire::default()
             },
             cut,

@@ -54,23 +54,31 @@ impl Sight {
         ratio(self.cpu_seconds, self.seconds)
     }
 
-    /// Packets for one answered client.
-    pub(crate) fn packets_per_client(&self) -> f64 {
-        ratio(self.packets as f64, self.report.sent as f64)
-    }
-
-    /// Packets that good clients do not explain, if an answered one costs `per_client`: the loop's. Of a client that
-    /// was not answered only its query and the response are known.
-    pub(crate) fn looped(&self, per_client: f64) -> f64 {
+    /// Packets that good clients explain, if an answered one costs `per_client`. Of one that was not answered only its
+    /// query and the response are known.
+    fn explained(&self, per_client: f64) -> f64 {
         let Report {
             answered, failed, lost, ..
         } = self.report;
-        let explained = answered as f64 * per_client + (2 * failed + lost) as f64;
-        // Less than a packet is rounding.
-        Some(self.packets as f64 - explained)
-            .filter(|looped| *looped >= 1.0)
-            .unwrap_or(0.0)
+        answered as f64 * per_client + (2 * failed + lost) as f64
     }
+}
+
+/// Packets for one client while nothing loops; what the resolvers say among themselves is shared out among all.
+pub(crate) fn packets_per_client<'a>(quiet: impl Iterator<Item = &'a Sight>) -> f64 {
+    let sums = quiet.fold((0, 0), |(packets, clients), sight| {
+        (packets + sight.packets, clients + sight.report.sent)
+    });
+    ratio(sums.0 as f64, sums.1 as f64)
+}
+
+/// Packets that good clients do not explain: the loop's.
+pub(crate) fn looped<'a>(sights: impl Iterator<Item = &'a Sight>, per_client: f64) -> f64 {
+    let looped: f64 = sights
+        .map(|sight| sight.packets as f64 - sight.explained(per_client))
+        .sum();
+    // Less than a packet is rounding.
+    if looped < 1.0 { 0.0 } else { looped }
 }
 
 /// 0 for nothing in no time.
@@ -93,8 +101,8 @@ mod tests {
             packets: 3_000,
             ..Sight::default()
         };
-        let per_client = quiet.packets_per_client();
-        assert_eq!((per_client, quiet.looped(per_client)), (5.0, 0.0));
+        let per_client = packets_per_client([&quiet].into_iter());
+        assert_eq!((per_client, looped([&quiet].into_iter(), per_client)), (5.0, 0.0));
 
         let looping = Sight {
             report: Report {
@@ -107,7 +115,6 @@ mod tests {
             packets: 500 * 5 + 60 * 2 + 40 + 7_000,
             ..Sight::default()
         };
-        assert_eq!(looping.looped(per_client), 7_000.0);
-        assert_eq!(Sight::default().looped(per_client), 0.0);
+        assert_eq!(looped([&quiet, &looping].into_iter(), per_client), 7_000.0);
     }
 }

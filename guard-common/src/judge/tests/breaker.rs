@@ -31,6 +31,7 @@ fn hop(port: u16, server: u16) -> Hop {
         },
         id: port,
         same_host: true,
+        egress: false,
         sighting: Sighting::New,
     }
 }
@@ -378,7 +379,7 @@ proptest! {
                 }
                 Step::Query { client, server, id, same_host, sighting } => {
                     let ends = |number, port| Endpoint { address: number, port };
-                    let hop = Hop { client: ends(client, 30_000), server: ends(server, 53), id, same_host, sighting };
+                    let hop = Hop { client: ends(client, 30_000), server: ends(server, 53), id, same_host, egress: false, sighting };
                     let ruling = bench.query(&hop);
                     prop_assert!(!ruling.held || bench.is_open());
                     prop_assert!(was_open || bench.is_open() == (ruling.note == Note::Trip));

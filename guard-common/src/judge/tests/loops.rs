@@ -226,6 +226,49 @@ fn the_incident_between_two_hosts_is_cut() {
     assert_eq!(is_cut(world, 5 * S), Evidence::Pace);
 }
 
+/// The host that is guarded listens on one address and asks from another. Its own client is not seen.
+#[test]
+fn a_host_with_two_addresses_is_asked_back_by_the_server_it_asks() {
+    use crate::{
+        flow::Sighting,
+        judge::{Endpoint, Hop, KeyBucket, Rules},
+        key::Key,
+        time::Ticks,
+    };
+    let rules = Rules {
+        hold_ticks: 954,
+        hold_max_ticks: 286_103,
+        test_ticks: 1_908,
+    };
+    let mut bucket = KeyBucket::default();
+    let mut judge = |client: u16, server: u16, egress: bool, id: u16| {
+        let hop = Hop {
+            client: Endpoint {
+                address: client,
+                port: 40_000,
+            },
+            server: Endpoint {
+                address: server,
+                port: 53,
+            },
+            id,
+            same_host: false,
+            egress,
+            sighting: Sighting::New,
+        };
+        bucket.query(Key(7), &hop, Ticks(9), &rules).unwrap()
+    };
+    for round in 0..16 {
+        assert!(!judge(4, 2, true, 2 * round).held, "what this host asks is no evidence");
+        let ruling = judge(2, 1, false, 2 * round + 1);
+        if ruling.held {
+            assert_eq!((ruling.evidence, ruling.recirculated), (Evidence::Direction, 12));
+            return;
+        }
+    }
+    panic!("not cut");
+}
+
 /// A pod's query crosses its veth, a bridge and the NIC of its node.
 #[test]
 fn a_loop_that_crosses_three_interfaces_of_a_node_is_cut_all_the_same() {

@@ -410,6 +410,7 @@ impl World {
             server: end(server),
             id,
             same_host: self.same_host,
+            egress: false,
             sighting,
         };
         let ruling = self
