@@ -11,13 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use guard_tests::{
-    Namespace,
-    load::Load,
-    programs,
-    topology::Topology,
-    traces, veth,
-};
+use guard_tests::{Namespace, load::Load, programs, topology::Topology, traces, veth};
 
 #[test]
 #[ignore = "needs root and real resolvers: cargo xtask test"]
