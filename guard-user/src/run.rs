@@ -4,7 +4,7 @@
 //! over, and from then on passes everything.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
@@ -282,11 +282,11 @@ impl Agent {
         }
 
         let mut counted = Snapshot::default();
-        let mut slots = BTreeMap::new();
+        let mut slots = BTreeSet::new();
         for attachment in &self.attachments {
             let Attachment { device, ifindex, .. } = attachment;
             // Interfaces whose indexes share a slot are counted together, under the name of the first.
-            if slots.insert(guard_common::abi::device_slot(*ifindex), ()).is_some() {
+            if !slots.insert(guard_common::abi::device_slot(*ifindex)) {
                 continue;
             }
             match self.kernel.counters(*ifindex) {
