@@ -1,7 +1,7 @@
 //! What kernel object and agent agree on: names and sizes of the maps, and their version.
 
 /// Goes up with every change to a layout or to a map: pins of another version are never reused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Array of one [`crate::policy::Control`].
 pub const CONTROL: &str = "CONTROL";
@@ -18,8 +18,23 @@ pub const COUNTERS: &str = "COUNTERS";
 /// Ring buffer of [`crate::event::Event`].
 pub const EVENTS: &str = "EVENTS";
 
+/// Array of [`crate::budget::MeterLine`].
+pub const METERS: &str = "METERS";
+/// Array of [`crate::budget::LinkBudget`].
+pub const LINKS: &str = "LINKS";
+/// Per-CPU array of [`crate::counter::RowCount`]; the index is the row of the policy.
+pub const ROWS: &str = "ROWS";
+/// Per-CPU array of two [`crate::sample::Sampler`]; the index is the kind of the sample.
+pub const SAMPLERS: &str = "SAMPLERS";
+/// Ring buffer of [`crate::sample::Sample`].
+pub const SAMPLES: &str = "SAMPLES";
+/// Per-CPU array of one: what a packet is being judged by.
+pub const DESKS: &str = "DESKS";
+
 /// All maps that the programs share.
-pub const MAPS: [&str; 7] = [CONTROL, POLICIES, KEYS, FLOWS, ALLOWANCES, COUNTERS, EVENTS];
+pub const MAPS: [&str; 13] = [
+    CONTROL, POLICIES, KEYS, FLOWS, ALLOWANCES, COUNTERS, EVENTS, METERS, LINKS, ROWS, SAMPLERS, SAMPLES, DESKS,
+];
 
 /// Buckets of seven keys: 8 MiB.
 pub const KEY_BUCKETS: usize = 16_384;
@@ -27,10 +42,14 @@ pub const KEY_BUCKETS: usize = 16_384;
 pub const FLOW_LINES: usize = 16_384;
 /// Allowances: 128 KiB.
 pub const ALLOWANCE_SLOTS: usize = 16_384;
-/// Interfaces that are counted apart: 128 KiB for each CPU.
+/// Interfaces that are counted apart: 256 KiB for each CPU.
 pub const DEVICE_SLOTS: usize = 256;
 /// Bytes of the ring buffer: some 700 events.
 pub const EVENT_BYTES: usize = 256 * 1_024;
+/// Lines of five meters: 2 MiB.
+pub const METER_LINES: usize = 16_384;
+/// Bytes of the ring buffer for samples: some 3,000.
+pub const SAMPLE_BYTES: usize = 1_024 * 1_024;
 
 /// The XDP program, for packets that come in.
 pub const PROGRAM_XDP: &str = "dnsguard_xdp";
@@ -51,6 +70,12 @@ pub const fn flow_line(digest: u64) -> u32 {
     (digest >> 32) as u32 & (FLOW_LINES as u32 - 1)
 }
 
+/// The line of `METERS` in which a meter with this tag lives.
+#[inline(always)]
+pub const fn meter_line(tag: u64) -> u32 {
+    (tag >> 32) as u32 & (METER_LINES as u32 - 1)
+}
+
 /// The slot of `ALLOWANCES` for a client and a key, from a digest of both.
 #[inline(always)]
 pub const fn allowance_slot(digest: u64) -> u32 {
@@ -67,7 +92,8 @@ pub const fn device_slot(ifindex: u32) -> u32 {
 #[cfg(feature = "user")]
 mod user {
     use crate::{
-        counter::Counters,
+        budget::{LinkBudget, MeterLine},
+        counter::{Counters, RowCount},
         flow::FlowLine,
         judge::KeyBucket,
         policy::{Control, Policy},
@@ -84,5 +110,5 @@ mod user {
         };
     }
 
-    plain_data!(Allowance Control Counters FlowLine KeyBucket Policy);
+    plain_data!(Allowance Control Counters FlowLine KeyBucket LinkBudget MeterLine Policy RowCount);
 }

@@ -18,6 +18,13 @@ impl Address {
         Self([0, 0, MAPPED, word])
     }
 
+    /// Whether it is a mapped IPv4 address.
+    #[inline(always)]
+    pub const fn is_v4(&self) -> bool {
+        let [a, b, c, _] = self.0;
+        a | b | (c ^ MAPPED) == 0
+    }
+
     /// The sixteen bytes in network order.
     pub const fn octets(self) -> [u8; 16] {
         let [a, b, c, d] = self.0;
@@ -77,6 +84,11 @@ impl Prefix {
             ],
             mask,
         }
+    }
+
+    /// The bits that count.
+    pub const fn mask(&self) -> Address {
+        Address(self.mask)
     }
 
     /// Whether the range holds this address.

@@ -1,6 +1,9 @@
 //! What the kernel counts, for each interface.
 
-use crate::remedy::{Reason, Verdict};
+use crate::{
+    budget::Service,
+    remedy::{Reason, Verdict},
+};
 
 /// Counters of one interface on one CPU; [`Counter`] is the index.
 #[repr(C)]
@@ -8,7 +11,7 @@ use crate::remedy::{Reason, Verdict};
 pub struct Counters(pub [u64; COUNTERS]);
 
 /// Room for counters: a power of two, so that an index can be masked.
-pub const COUNTERS: usize = 64;
+pub const COUNTERS: usize = 128;
 
 /// A counter that is not an action.
 #[repr(u32)]
@@ -56,10 +59,26 @@ pub enum Counter {
     EventsLost,
     /// Answers that could not be built; the query was dropped.
     AnswerFailed,
+    /// Packets let out to link-local resolvers; a GSO packet is several.
+    LinkDns,
+    /// Packets to the instance metadata service.
+    LinkImds,
+    /// Packets to the time service.
+    LinkNtp,
+    /// Packets to any other link-local service.
+    LinkOther,
+    /// Samples that found their ring buffer full.
+    SamplesLost,
+}
+
+/// The counter of the packets to a link-local service.
+#[inline(always)]
+pub const fn link_index(service: Service) -> usize {
+    Counter::LinkDns as usize + service as usize
 }
 
 /// The first counter of the actions: four verdicts times the reasons.
-const FIRST_ACTION: usize = 32;
+const FIRST_ACTION: usize = 48;
 
 /// The index of the counter of a verdict other than `Pass` for a reason.
 #[inline(always)]
@@ -85,8 +104,19 @@ impl Default for Counters {
     }
 }
 
-const _: () = assert!((Counter::AnswerFailed as usize) < FIRST_ACTION);
-const _: () = assert!(action_index(Verdict::WouldDrop, Reason::Unanswerable) < COUNTERS);
+/// What one row of the policy counted on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowCount {
+    /// Queries that the budget had room for.
+    pub within: u64,
+    /// Queries that it had no room for, whatever happened to them.
+    pub over: u64,
+}
+
+const _: () = assert!((Counter::SamplesLost as usize) < FIRST_ACTION);
+const _: () = assert!(link_index(Service::Other) == Counter::LinkOther as usize);
+const _: () = assert!(action_index(Verdict::WouldDrop, Reason::Recursion) < COUNTERS);
 
 #[cfg(test)]
 mod tests;

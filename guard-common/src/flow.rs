@@ -28,6 +28,8 @@ const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
 
 /// Units (8 ticks) after which a flow is forgotten: 30 s, the time after which no stub resolver still waits.
 const LIFE: u32 = 3_600;
+/// Units for which a question that is out counts as pending: 2 s, after which whoever asks again has a reason.
+const PENDING: u32 = 240;
 /// Units within which the same packet crosses all interfaces of a node: 1 s.
 const TRANSIT: u32 = 120;
 
@@ -116,6 +118,20 @@ impl FlowLine {
         Sighting::New
     }
 
+    /// Whether the flow was seen in the last 2 s and got no response.
+    #[inline(always)]
+    pub fn is_pending(&self, digest: u32, now: Ticks) -> bool {
+        let time = (now.0 >> TIME_UNIT_SHIFT) & TIME_MASK;
+        let mut pending = false;
+        for slot in 0..ENTRIES {
+            let word = self.entries[slot];
+            if word != 0 && (word >> 32) as u32 == digest && time.wrapping_sub(word as u32) & TIME_MASK < PENDING {
+                pending = true;
+            }
+        }
+        pending
+    }
+
     /// Forgets a flow that got a response, an error as well: whoever asks again after it repeats himself for a reason.
     ///
     /// False if the flow is not known: nobody asked, or nobody was let through.
@@ -177,6 +193,17 @@ mod tests {
         assert!(line.settle(7));
         assert!(!line.settle(7));
         assert_eq!(line.sight(7, HERE, at(1), RAPID), Sighting::New);
+    }
+
+    #[test]
+    fn a_flow_is_pending_until_its_response_or_for_two_seconds() {
+        let mut line = FlowLine::default();
+        assert!(!line.is_pending(7, at(0)));
+        line.sight(7, HERE, at(0), RAPID);
+        assert!(line.is_pending(7, at(0)) && line.is_pending(7, at(1_900)));
+        assert!(!line.is_pending(8, at(1)) && !line.is_pending(7, at(2_100)));
+        line.settle(7);
+        assert!(!line.is_pending(7, at(1)));
     }
 
     #[test]

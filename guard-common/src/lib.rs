@@ -17,16 +17,19 @@
 pub mod abi;
 pub mod address;
 pub mod answer;
+pub mod budget;
 pub mod bytes;
 pub mod counter;
 pub mod event;
 pub mod flow;
+pub mod hygiene;
 pub mod judge;
 pub mod key;
 pub mod packet;
 pub mod policy;
 pub mod question;
 pub mod remedy;
+pub mod sample;
 pub mod time;
 
 #[cfg(test)]

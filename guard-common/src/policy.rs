@@ -5,12 +5,18 @@
 
 use crate::{
     address::{Address, Prefix},
+    budget::{LinkRules, Row, ZONES},
+    hygiene::Hygiene,
     judge::Rules,
     key::Secret,
 };
 
 /// Address ranges that a policy can trust.
 pub const MAX_TRUSTED: usize = 32;
+/// Rows of budgets that a policy can have.
+pub const MAX_ROWS: usize = 64;
+/// Address ranges that its rows and its hygiene can name together.
+pub const MAX_RANGES: usize = 256;
 /// Words of the port set.
 const PORT_WORDS: usize = 65_536 / 64;
 
@@ -36,6 +42,18 @@ pub enum Action {
     Drop = 1,
 }
 
+impl Action {
+    /// The action of a number; unknown numbers are `Answer`.
+    #[inline(always)]
+    pub const fn from_u32(number: u32) -> Self {
+        if number == Self::Drop as u32 {
+            Self::Drop
+        } else {
+            Self::Answer
+        }
+    }
+}
+
 /// One policy, whole. Plain data: every bit pattern of the right length is a value (modes and actions that are
 /// unknown read as the first).
 #[repr(C)]
@@ -56,6 +74,52 @@ pub struct Policy {
     trusted_len: u32,
     trusted: [Prefix; MAX_TRUSTED],
     ports: [u64; PORT_WORDS],
+    /// Whether the steps of the coarse clock (up to 10 ms) are too long for one of the budgets.
+    pub fine_clock: u32,
+    row_count: u32,
+    range_count: u32,
+    /// Of which label counts queries bring the digests of their zones: 1 to 7 labels from the right; 0 for none.
+    pub zone_labels: [u8; ZONES],
+    /// Where DNS may go, and where it may come from.
+    pub hygiene: Hygiene,
+    /// The link-local budgets.
+    pub link: LinkRules,
+    rows: [Row; MAX_ROWS],
+    ranges: [Prefix; MAX_RANGES],
+}
+
+/// Ranges of the policy: the first, and how many.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ranges {
+    first: u16,
+    count: u16,
+}
+
+impl Ranges {
+    /// No range at all.
+    pub const NONE: Self = Self { first: 0, count: 0 };
+
+    /// Whether there is none.
+    #[inline(always)]
+    pub const fn is_empty(self) -> bool {
+        self.count == 0
+    }
+
+    /// Both numbers in one.
+    #[inline(always)]
+    pub const fn number(self) -> u32 {
+        (self.first as u32) << 16 | self.count as u32
+    }
+
+    /// The ranges of a number.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        Self {
+            first: (number >> 16) as u16,
+            count: number as u16,
+        }
+    }
 }
 
 impl Policy {
@@ -72,7 +136,71 @@ impl Policy {
             trusted_len: 0,
             trusted: [Prefix::new([0; 16], 128); MAX_TRUSTED],
             ports: [0; PORT_WORDS],
+            fine_clock: 0,
+            row_count: 0,
+            range_count: 0,
+            zone_labels: [0; ZONES],
+            hygiene: Hygiene::NONE,
+            link: LinkRules::NONE,
+            rows: [Row::NONE; MAX_ROWS],
+            ranges: [Prefix::new([0; 16], 128); MAX_RANGES],
         }
+    }
+
+    /// Adds a budget's row; they are asked in this order, and the first that has no room decides. False if there is no
+    /// room for it.
+    pub fn add_row(&mut self, row: Row) -> bool {
+        let Some(slot) = self.rows.get_mut(self.row_count as usize) else {
+            return false;
+        };
+        *slot = row;
+        self.row_count += 1;
+        true
+    }
+
+    /// The row with this number.
+    #[inline(always)]
+    pub fn row(&self, index: u32) -> Option<&Row> {
+        if index < self.row_count {
+            self.rows.get(index as usize)
+        } else {
+            None
+        }
+    }
+
+    /// How many rows there are.
+    #[inline(always)]
+    pub const fn row_count(&self) -> u32 {
+        self.row_count
+    }
+
+    /// Adds ranges for a row or for hygiene. `None` if there is no room for them.
+    pub fn add_ranges(&mut self, prefixes: &[Prefix]) -> Option<Ranges> {
+        let first = self.range_count as usize;
+        let slots = self.ranges.get_mut(first..first + prefixes.len())?;
+        slots.copy_from_slice(prefixes);
+        self.range_count += prefixes.len() as u32;
+        Some(Ranges {
+            first: first as u16,
+            count: prefixes.len() as u16,
+        })
+    }
+
+    /// Whether one of the ranges holds this address.
+    #[inline(always)]
+    pub fn holds(&self, ranges: Ranges, address: &Address) -> bool {
+        for index in 0..MAX_RANGES {
+            if index >= ranges.count as usize {
+                break;
+            }
+            let Some(range) = self.ranges.get(ranges.first as usize + index) else {
+                break;
+            };
+            if range.contains(address) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Watch, or act.
@@ -88,11 +216,7 @@ impl Policy {
     /// What happens to a held query.
     #[inline(always)]
     pub const fn action(&self) -> Action {
-        if self.action == Action::Drop as u32 {
-            Action::Drop
-        } else {
-            Action::Answer
-        }
+        Action::from_u32(self.action)
     }
 
     /// Adds a port on which DNS is spoken.
@@ -144,6 +268,10 @@ pub struct Control {
     pub generation: u32,
     /// Drawn when the maps are made; the keys in the tables mean nothing without it.
     pub secret: Secret,
+    /// Samples that each CPU takes of either kind in a 60th of a second, before it takes fewer of more.
+    pub sample_quota: u32,
+    /// Nothing.
+    pub spare: u32,
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ impl Verdict {
     }
 }
 
-/// Why a held query is answered or dropped.
+/// Why a query is answered or dropped.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -64,6 +64,20 @@ pub enum Reason {
     Silenced = 2,
     /// The breaker is open, and the query is not one that can be answered in place: dropped.
     Unanswerable = 3,
+    /// A budget has no room for it.
+    Budget = 4,
+    /// The link-local budget runs short, and its source waits for the same answer already, or its key is held.
+    Repeat = 5,
+    /// The link-local budget runs short, and its source is above its share.
+    Share = 6,
+    /// The link-local budget is empty.
+    Exhausted = 7,
+    /// It leaves for a server that is none of the listed resolvers.
+    Resolver = 8,
+    /// It leaves from an address that is none of the listed sources.
+    Source = 9,
+    /// It asks for recursion from outside of the listed ranges.
+    Recursion = 10,
 }
 
 impl Reason {
@@ -74,12 +88,31 @@ impl Reason {
             1 => Self::Untrusted,
             2 => Self::Silenced,
             3 => Self::Unanswerable,
+            4 => Self::Budget,
+            5 => Self::Repeat,
+            6 => Self::Share,
+            7 => Self::Exhausted,
+            8 => Self::Resolver,
+            9 => Self::Source,
+            10 => Self::Recursion,
             _ => Self::Loop,
         }
     }
 
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 4] = [Self::Loop, Self::Untrusted, Self::Silenced, Self::Unanswerable];
+    pub const ALL: [Self; 11] = [
+        Self::Loop,
+        Self::Untrusted,
+        Self::Silenced,
+        Self::Unanswerable,
+        Self::Budget,
+        Self::Repeat,
+        Self::Share,
+        Self::Exhausted,
+        Self::Resolver,
+        Self::Source,
+        Self::Recursion,
+    ];
 
     /// Its word in events and metrics.
     pub const fn word(self) -> &'static str {
@@ -88,6 +121,13 @@ impl Reason {
             Self::Untrusted => "untrusted",
             Self::Silenced => "silenced",
             Self::Unanswerable => "unanswerable",
+            Self::Budget => "budget",
+            Self::Repeat => "repeat",
+            Self::Share => "share",
+            Self::Exhausted => "exhausted",
+            Self::Resolver => "resolver",
+            Self::Source => "source",
+            Self::Recursion => "recursion",
         }
     }
 }
@@ -121,13 +161,48 @@ pub fn remedy(policy: &Policy, held: &Held, client: impl FnOnce() -> bool) -> (V
     } else {
         (true, Reason::Loop)
     };
-    let verdict = match (policy.mode(), answer) {
+    (carried_out(policy.mode(), answer), reason)
+}
+
+/// Decides what happens to a query that is shed: it is answered under the same conditions as a held one.
+#[inline(always)]
+pub fn remedy_of_shed(policy: &Policy, shed: &Shed, held: &Held, client: impl FnOnce() -> bool) -> Verdict {
+    let answer = matches!(shed.action, Action::Answer)
+        && held.trusted
+        && held.source_port >= FIRST_CLIENT_PORT
+        && held.answerable
+        && client();
+    let mode = if shed.observes { Mode::Observe } else { policy.mode() };
+    carried_out(mode, answer)
+}
+
+#[inline(always)]
+const fn carried_out(mode: Mode, answer: bool) -> Verdict {
+    match (mode, answer) {
         (Mode::Enforce, true) => Verdict::Answer,
         (Mode::Enforce, false) => Verdict::Drop,
         (Mode::Observe, true) => Verdict::WouldAnswer,
         (Mode::Observe, false) => Verdict::WouldDrop,
-    };
-    (verdict, reason)
+    }
+}
+
+/// A query that no budget has room for, or that a rule of egress hygiene does not allow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shed {
+    /// The row of the policy that says so; [`Shed::NO_ROW`] if it is none.
+    pub row: u32,
+    /// Why.
+    pub reason: Reason,
+    /// What happens to it.
+    pub action: Action,
+    /// Whether it is only watched, whatever the policy's mode.
+    pub observes: bool,
+}
+
+impl Shed {
+    /// The `row` of what no row has decided.
+    pub const NO_ROW: u32 = u32::MAX;
 }
 
 /// Answers that one client has had for one key in one hold: 32 bits that stand for client and key, 16 for the hold, 16

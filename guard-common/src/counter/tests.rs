@@ -6,7 +6,7 @@ const VERDICTS: [Verdict; 4] = [Verdict::Answer, Verdict::Drop, Verdict::WouldAn
 
 #[test]
 fn every_verdict_has_a_counter_of_its_own_for_every_reason() {
-    let mut indices: BTreeSet<usize> = (0..=Counter::AnswerFailed as usize).collect();
+    let mut indices: BTreeSet<usize> = (0..=Counter::SamplesLost as usize).collect();
     let counters = indices.len();
     for verdict in VERDICTS {
         for reason in Reason::ALL {

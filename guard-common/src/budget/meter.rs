@@ -1,0 +1,123 @@
+//! The bounded table of meters: what a flood of new names or forged sources cannot flush.
+//!
+//! A meter is a bucket or a share of one client, key, zone or interface. Meters live in lines of five under one spin
+//! lock. A newcomer takes the place of the one in its line that fewest packets were counted on lately: whoever is heavy
+//! is heavier than each of a million that come once.
+
+use super::{Bucket, Rate, Share};
+use crate::{judge::bpf_spin_lock, time::Ticks};
+
+/// Meters in a line.
+pub const SLOTS: usize = 5;
+
+/// Heat halves in 2^10 ticks, about a second.
+const HEAT_HALF_SHIFT: u32 = 10;
+/// Shares halve in 2^8 ticks, about a quarter of a second.
+pub(super) const SHARE_HALF_SHIFT: u32 = 8;
+
+/// One meter. All zero is nobody's.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Meter {
+    /// Whose it is: a keyed digest, never 0.
+    tag: u64,
+    /// A [`Bucket`], or both words of a [`Share`].
+    word: u64,
+    /// Packets counted on it lately, let through or not: how much it is worth to keep.
+    heat: Share,
+}
+
+/// Meters whose digests fall into the same place: two cache lines. Whoever changes it holds the lock.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MeterLine {
+    /// The lock.
+    pub lock: bpf_spin_lock,
+    /// The slot that was picked last.
+    picked: u32,
+    meters: [Meter; SLOTS],
+}
+
+const _: () = assert!(size_of::<MeterLine>() == 128);
+
+impl MeterLine {
+    /// Charges `packets` to the bucket with this tag. False if it has not got them: it stays as it is.
+    #[inline(always)]
+    pub fn charge(&mut self, tag: u64, rate: &Rate, now_ns: u64, packets: u32) -> bool {
+        let Some(meter) = self.meter(tag, Ticks::from_ns(now_ns), packets) else {
+            return true;
+        };
+        let mut bucket = Bucket::from_word(meter.word);
+        let conforms = bucket.take(rate, now_ns, packets);
+        meter.word = bucket.word();
+        conforms
+    }
+
+    /// What the share with this tag has left, in sixteenths of a packet; `packets` are added to it unless that is
+    /// `limit` or more.
+    #[inline(always)]
+    pub fn share(&mut self, tag: u64, limit: u32, now: Ticks, packets: u32) -> u32 {
+        let Some(meter) = self.meter(tag, now, packets) else {
+            return 0;
+        };
+        let mut share = Share::from_word(meter.word);
+        let value = share.value(now, SHARE_HALF_SHIFT);
+        if value < limit {
+            share.add(now, SHARE_HALF_SHIFT, packets);
+            meter.word = share.word();
+        }
+        value
+    }
+
+    /// The meter with this tag, fresh if it has none. The slot's number goes through memory that the kernel's verifier
+    /// does not follow: it would check everything that comes after once for each slot.
+    #[inline(always)]
+    fn meter(&mut self, tag: u64, now: Ticks, packets: u32) -> Option<&mut Meter> {
+        let mut found = SLOTS;
+        let (mut coolest, mut least) = (0, u32::MAX);
+        for slot in 0..SLOTS {
+            let meter = &self.meters[slot];
+            if meter.tag == tag {
+                found = slot;
+            }
+            let heat = if meter.tag == 0 {
+                0
+            } else {
+                meter.heat.value(now, HEAT_HALF_SHIFT).saturating_add(1)
+            };
+            if heat < least {
+                least = heat;
+                coolest = slot;
+            }
+        }
+        let known = found < SLOTS;
+        self.picked = if known { found as u32 } else { coolest as u32 };
+        let this = core::hint::black_box(self);
+        let meter = this.meters.get_mut(this.picked as usize)?;
+        if !known {
+            *meter = Meter {
+                tag,
+                ..Meter::default()
+            };
+        }
+        meter.heat.add(now, HEAT_HALF_SHIFT, packets);
+        Some(meter)
+    }
+
+    /// Whether the meter with this tag is in the line.
+    pub fn has(&self, tag: u64) -> bool {
+        self.meters.iter().any(|meter| meter.tag == tag)
+    }
+}
+
+impl Bucket {
+    #[inline(always)]
+    const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    #[inline(always)]
+    const fn word(self) -> u64 {
+        self.0
+    }
+}
