@@ -10,6 +10,7 @@ mod cli;
 mod config;
 mod datapath;
 mod device;
+mod ethtool;
 mod events;
 mod http;
 mod loops;
