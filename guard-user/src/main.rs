@@ -12,6 +12,7 @@ mod datapath;
 mod device;
 mod ethtool;
 mod events;
+mod host;
 mod http;
 mod loops;
 mod metrics;
