@@ -14,6 +14,7 @@ mod ethtool;
 mod events;
 mod host;
 mod http;
+mod link_local;
 mod loops;
 mod metrics;
 mod name;
