@@ -5,6 +5,7 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod allowance;
 mod attachment;
 mod cli;
 mod config;
