@@ -153,7 +153,7 @@ pub(super) fn raise(protection: Protection, server: &Namespace) -> Result<Shield
         )),
         Protection::DnsdistAddress => Some(format!("addAction(MaxQPSIPRule({LIMIT}), DropAction())")),
         Protection::DnsdistBlock => Some(format!(
-            "setDefaultBPFFilter(newBPFFilter({{ipv4MaxItems=1024, ipv6MaxItems=1024, qnamesMaxItems=1024}}))\n\
+            "setDefaultBPFFilter(newBPFFilter(1024, 1024, 1024))\n\
              local blocks = dynBlockRulesGroup()\n\
              blocks:setQueryRate({LIMIT}, 1, 'flood', 60)\n\
              function maintenance() blocks:apply() end"

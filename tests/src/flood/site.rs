@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use nix::unistd::Pid;
 
 use super::{
     Pace, Place, Protection, Stream, cpu,
@@ -17,6 +18,7 @@ use crate::{
     Namespace,
     frame::Query,
     guard::Guard,
+    sys,
     veth::{add, veth},
 };
 
@@ -61,6 +63,7 @@ impl Site {
         );
         for thread in threads {
             cpu::pin(thread, cpu::RECEIVER)?;
+            sys::go_soon(Pid::from_raw(thread)).context("put the receive queue before the server")?;
         }
         let flood = SocketAddr::new(Place::SameAddress.address().into(), FLOOD_PORT);
         let mut query = Query::new(FLOODED, &flood.to_string(), &SERVER.to_string())?;
