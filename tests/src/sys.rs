@@ -3,7 +3,8 @@
 
 #![expect(
     unsafe_code,
-    reason = "std runs code between fork and exec only through an unsafe hook; bpf(2), tgkill(2) and sched_setscheduler(2) have no safe wrapper"
+    reason = "std runs code between fork and exec only through an unsafe hook; bpf(2), tgkill(2) and the scheduler's \
+        calls have no safe wrapper"
 )]
 
 use std::{
@@ -64,16 +65,15 @@ pub(crate) fn interrupt(thread: Pid) {
     unsafe { libc::syscall(libc::SYS_tgkill, getpid().as_raw(), thread.as_raw(), INTERRUPT as i32) };
 }
 
-/// Has the calling thread run whenever it can, before all that is not in real time.
-pub(crate) fn go_first() -> Result<(), Errno> {
+/// Has a thread run whenever it can, before all that is not in real time; 0 is the calling thread.
+pub(crate) fn go_first(thread: Pid) -> Result<(), Errno> {
     let priority = libc::sched_param { sched_priority: 1 };
-    // SAFETY: sched_setscheduler(2) reads the one parameter; 0 is the calling thread.
-    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const priority) };
+    // SAFETY: sched_setscheduler(2) reads the one parameter.
+    let result = unsafe { libc::sched_setscheduler(thread.as_raw(), libc::SCHED_FIFO, &raw const priority) };
     Errno::result(result).map(drop)
 }
 
-/// Gives a thread most of the processor, in short turns: it runs soon, as the kernel's own work on packets does, and those
-/// who share the core with it are still left some of it. Kernels before 6.12 know no short turns.
+/// Gives a thread most of the processor, in short turns: it runs soon, and who shares the core with it is still left some. Kernels before 6.12 know no short turns.
 pub(crate) fn go_soon(thread: Pid) -> Result<(), Errno> {
     let attributes = libc::sched_attr {
         size: size_of::<libc::sched_attr>() as u32,

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use nix::unistd::Pid;
 use tokio::{
     net::UdpSocket,
     task::JoinSet,
@@ -68,7 +69,7 @@ pub fn ask_all(site: &Site, qps: u32, duration: Duration) -> Result<Service> {
     let run = async move {
         // They do not wait for the flood, which has the same core and never rests.
         cpu::pin(0, cpu::SENDER)?;
-        sys::go_first().context("put good clients before the flood")?;
+        sys::go_first(Pid::from_raw(0)).context("put good clients before the flood")?;
         let start = Instant::now();
         let mut clients = JoinSet::new();
         for (number, place) in (0..total).zip(Place::ALL.into_iter().cycle()) {

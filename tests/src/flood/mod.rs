@@ -9,6 +9,7 @@
 
 mod clients;
 mod cpu;
+mod nft;
 mod program;
 mod protection;
 mod site;
@@ -16,6 +17,7 @@ mod stream;
 
 pub use clients::{Place, Service, ask_all};
 pub use cpu::Busy;
-pub use protection::{Hook, Protection};
+pub use nft::FloodedCounter;
+pub use protection::{Hook, LIMIT, Protection};
 pub use site::{FLOODED, Site};
 pub use stream::{Pace, Sent, Stream};

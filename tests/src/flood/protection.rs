@@ -8,18 +8,17 @@ use std::{fmt, net::SocketAddr, time::Duration};
 use anyhow::Result;
 
 use super::{
-    cpu,
+    cpu, nft,
     site::{DEVICE, FLOODED, SERVER},
 };
 use crate::{
     Namespace,
     guard::{Guard, GuardOptions},
-    question::{Question, RecordType},
     resolver::{Dnsdist, Dnsmasq, Duties, Forward, Resolver},
 };
 
-/// What every protection allows in one second, and at once.
-const LIMIT: u32 = 1_000;
+/// What every protection allows, in packets/s and at once.
+pub const LIMIT: u32 = 1_000;
 
 /// Where dnsmasq listens when dnsdist is in front of it.
 const BEHIND: ([u8; 4], u16) = ([127, 0, 0, 1], 5353);
@@ -183,19 +182,9 @@ pub(super) fn raise(protection: Protection, server: &Namespace) -> Result<Shield
     match protection {
         Protection::NftIngress => {
             let hook = format!("ingress device \"{DEVICE}\" priority 0");
-            nft(
-                server,
-                "netdev",
-                &hook,
-                &format!("limit rate over {LIMIT}/second burst {LIMIT} packets drop"),
-            )?;
+            nft::apply(server, "netdev", &hook, &limit_by_nft())?;
         }
-        Protection::NftInput => nft(
-            server,
-            "inet",
-            "input priority 0",
-            &format!("limit rate over {LIMIT}/second burst {LIMIT} packets drop"),
-        )?,
+        Protection::NftInput => nft::apply(server, "inet", "input priority 0", &limit_by_nft())?,
         Protection::Guard(hook) => {
             let options = GuardOptions {
                 extra_toml: format!(
@@ -214,18 +203,6 @@ pub(super) fn raise(protection: Protection, server: &Namespace) -> Result<Shield
     Ok(shield)
 }
 
-/// Has nftables apply `statement` to each query for the flooded name: a match on the bytes at their place.
-pub(super) fn nft(server: &Namespace, family: &str, hook: &str, statement: &str) -> Result<()> {
-    // The question begins after 8 bytes of UDP and 12 of DNS (RFC 1035 section 4.1.1).
-    let query = Question::new(FLOODED, RecordType::A)?.query(0)?;
-    let name = &query[12..12 + FLOODED.len() + 1];
-    let hex: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
-    let rules = format!(
-        "table {family} flood {{\n chain queries {{\n  type filter hook {hook};\n  \
-         udp dport {} @th,160,{} 0x{hex} {statement}\n }}\n}}\n",
-        SERVER.port(),
-        name.len() * 8,
-    );
-    let file = server.file("flood.nft", &rules)?;
-    server.tool("nft", &format!("-f {}", file.display())).map(drop)
+fn limit_by_nft() -> String {
+    format!("limit rate over {LIMIT}/second burst {LIMIT} packets drop")
 }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::unistd::Pid;
 
 use super::{
-    Pace, Place, Protection, Stream, cpu,
+    FloodedCounter, Pace, Place, Protection, Stream, cpu,
     protection::{self, Shield},
 };
 use crate::{
@@ -41,6 +41,8 @@ pub struct Site {
     /// Takes the answers to the flood, as far as there is room: nobody would send errors for those either.
     _sink: UdpSocket,
     frame: Vec<u8>,
+    /// Those that poll the server's receive queue.
+    threads: BTreeSet<i32>,
     client: Namespace,
     server: Namespace,
 }
@@ -61,9 +63,8 @@ impl Site {
             !threads.is_empty(),
             "the receive queue of {DEVICE} has no thread of its own"
         );
-        for thread in threads {
+        for &thread in &threads {
             cpu::pin(thread, cpu::RECEIVER)?;
-            sys::go_soon(Pid::from_raw(thread)).context("put the receive queue before the server")?;
         }
         let flood = SocketAddr::new(Place::SameAddress.address().into(), FLOOD_PORT);
         let mut query = Query::new(FLOODED, &flood.to_string(), &SERVER.to_string())?;
@@ -72,19 +73,36 @@ impl Site {
             shield,
             _sink: client.udp(flood)?,
             frame: query.frame()?,
+            threads,
             client,
             server,
         })
     }
 
     /// Starts the flood.
+    ///
+    /// The threads of the receive queue do as the kernel does without them: work on packets goes before every program's
+    /// work, until there is no end to it; then it becomes a thread among others (ksoftirqd).
     pub fn flood(&self, pace: Pace) -> Result<Stream> {
+        for &thread in &self.threads {
+            let thread = Pid::from_raw(thread);
+            match pace {
+                Pace::PerSecond(_) => sys::go_first(thread),
+                Pace::Full => sys::go_soon(thread),
+            }
+            .context("put the receive queue before the server")?;
+        }
         Stream::start(&self.client, DEVICE, self.frame.clone(), pace)
     }
 
     /// Packets that the server's device has taken in so far.
     pub fn taken(&self) -> Result<u64> {
         self.server.packets(DEVICE)
+    }
+
+    /// Counts the flood's packets that get as far as the server's programs, from now on. Needs nft.
+    pub fn count_flooded(&self) -> Result<FloodedCounter<'_>> {
+        FloodedCounter::start(&self.server)
     }
 
     /// Where the flood and the good clients are.

@@ -5,6 +5,12 @@ use std::{thread::sleep, time::Duration};
 use anyhow::Result;
 use guard_tests::flood::{Busy, Pace, Place, Protection, Site, ask_all};
 
+/// The rate of the flood that a server with a good protection takes with ease, in packets/s.
+pub(crate) const STEADY_PPS: u32 = 300_000;
+
+/// Less than this part of it says that the flood did not have its core for itself.
+const MIN_OFFERED: f64 = 0.95;
+
 /// Good clients in each place and second.
 const CLIENTS_PER_SECOND: u32 = 300;
 
@@ -46,6 +52,11 @@ impl Measurement {
             p50_us: service.all.p50_us as f64,
             p99_us: service.all.p99_us as f64,
         })
+    }
+
+    /// Whether a flood of [`STEADY_PPS`] was one.
+    pub(crate) fn is_steady(&self) -> bool {
+        self.offered_pps >= f64::from(STEADY_PPS) * MIN_OFFERED
     }
 
     /// The median of each figure.

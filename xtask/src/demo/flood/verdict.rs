@@ -2,7 +2,10 @@
 
 use guard_tests::flood::Place;
 
-use super::outcome::{Outcome, Row, STEADY_PPS};
+use super::{
+    measurement::STEADY_PPS,
+    outcome::{Outcome, Row},
+};
 use crate::demo::number;
 
 /// What part of the good clients has to be answered in each place while the flood is steady.
@@ -11,9 +14,6 @@ pub(crate) const MIN_ANSWERED: f64 = 0.999;
 /// How much less than the best of the others is still as good, at full speed: from one run to the next the same
 /// protection differs by as much.
 pub(crate) const TOLERANCE: f64 = 0.05;
-
-/// Less than this part of the steady rate says that the flood had no core for itself.
-const MIN_OFFERED: f64 = 0.95;
 
 /// What speaks against the guard; nothing if it did its job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,10 +30,10 @@ impl Verdict {
         for guard in &guards {
             let [steady, full] = &guard.floods;
             let name = guard.protection;
-            let busy = if steady.offered_pps < f64::from(STEADY_PPS) * MIN_OFFERED {
-                " (the flood did not get its core: this machine is too busy to tell)"
-            } else {
+            let busy = if steady.is_steady() {
                 ""
+            } else {
+                " (the flood did not get its core: this machine is too busy to tell)"
             };
             for (index, place) in Place::ALL.into_iter().enumerate() {
                 let answered = steady.answered[index];
