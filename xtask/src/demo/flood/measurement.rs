@@ -12,7 +12,7 @@ pub(crate) const STEADY_PPS: u32 = 300_000;
 const MIN_OFFERED: f64 = 0.95;
 
 /// Good clients in each place and second.
-const CLIENTS_PER_SECOND: u32 = 300;
+pub(crate) const CLIENTS_PER_SECOND: u32 = 300;
 
 /// How long the flood goes on before anybody asks: dynamic blocks look at the traffic once a second.
 pub(crate) const LEAD: Duration = Duration::from_millis(1_500);

@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
 use guard_tests::{
-    flood::{FLOODED, Pace, Place, Protection},
+    flood::{FLOODED, Pace, Protection},
     programs,
 };
 use serde_json::{Value, json};
 
 use super::{
-    measurement::{LEAD, Measurement, STEADY_PPS},
+    measurement::{CLIENTS_PER_SECOND, LEAD, Measurement, STEADY_PPS},
     verdict::{MIN_ANSWERED, TOLERANCE, Verdict},
 };
 use crate::demo::{act, number, progress::Progress};
@@ -108,7 +108,7 @@ impl Outcome {
             "rounds": self.rounds,
             "seconds": self.length.as_secs(),
             "lead_seconds": LEAD.as_secs_f64(),
-            "places": Place::ALL.len(),
+            "clients_per_second_and_place": CLIENTS_PER_SECOND,
             "rows": rows,
             "min_answered_ratio": MIN_ANSWERED,
             "tolerance": TOLERANCE,
