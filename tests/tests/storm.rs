@@ -5,7 +5,7 @@ use std::{sync::Mutex, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use guard_tests::{
     guard::Mode,
-    storm::{self, SWEPT, Service, Storm, StormReport},
+    storm::{self, Kind, SWEPT, Service, Storm, StormReport},
     traces,
 };
 
@@ -74,7 +74,8 @@ fn the_policer_takes_from_all(report: &StormReport) -> Result<()> {
         good.first_try_ratio() < 0.9 && good.answered < good.sent,
         "good clients got {good:?}"
     );
-    for crowd in &report.crowds {
+    // unbound asks again so soon that its clients hardly notice; all of that is more of the storm.
+    for crowd in report.crowds.iter().filter(|crowd| crowd.kind != Kind::Unbound) {
         ensure!(
             crowd.tally.first_try < crowd.tally.sent,
             "{} lost nothing: {:?}",

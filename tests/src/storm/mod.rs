@@ -182,6 +182,8 @@ pub struct StormReport {
     pub imds: Tally,
     /// Time for the node: an answer within 1 s.
     pub ntp: Tally,
+    /// Packets that the node wanted to send to link-local services, before a guard.
+    pub offered: u64,
     /// What the policer did, by service.
     pub policed: BTreeMap<Service, Policed>,
     /// Packets over time.
@@ -212,12 +214,10 @@ impl StormReport {
         self.policed.values().map(|policed| policed.dropped).sum()
     }
 
-    /// Packets that did not leave the node, though they wanted to: what a guard dropped.
+    /// Packets that did not leave the node, though they wanted to: what a guard dropped. Not one too many.
     pub fn shed(&self) -> u64 {
-        self.series
-            .iter()
-            .map(|sample| sample.offered.saturating_sub(sample.left))
-            .sum()
+        let left = |policed: &Policed| policed.passed + policed.dropped;
+        self.offered.saturating_sub(self.policed.values().map(left).sum())
     }
 }
 
@@ -330,6 +330,7 @@ impl Site {
     /// The storm, with everybody looking.
     fn watch(&self, storm: &Storm, guard: Option<&Guard>) -> Result<StormReport> {
         let before = self.policer.counts()?;
+        let offered = self.meter.offered()?;
         let over = AtomicBool::new(false);
         let start = Instant::now();
         thread::scope(|scope| {
@@ -340,11 +341,15 @@ impl Site {
             over.store(true, Ordering::Relaxed);
             let (sweep, series, named) = (join(sweep)?, join(series)?, join(named)?);
             let good = good?;
+            // Read the other way round than before: resolvers go on for a while, and what they send between the two must
+            // not look as if it had been shed.
+            let offered = self.meter.offered()? - offered;
             let policed = self.policer.counts()?.into_iter();
             Ok(StormReport {
                 crowds: good.crowds,
                 imds: good.imds,
                 ntp: good.ntp,
+                offered,
                 policed: policed
                     .map(|(service, now)| (service, now.since(before[&service])))
                     .collect(),

@@ -97,9 +97,10 @@ impl Policer {
             }
             rules += "}\n";
         }
+        rules += "chain limited {\nlimit name linklocal goto passed\ngoto dropped\n}\n";
         rules += &format!(
-            "chain arriving {{\ntype filter hook ingress device {UPLINK} priority 0; policy accept;\nip daddr != {{ {} }} \
-             accept\nlimit name linklocal goto passed\ngoto dropped\n}}\n}}\n",
+            "chain arriving {{\ntype filter hook ingress device {UPLINK} priority 0; policy accept;\nip daddr {{ {} }} \
+             goto limited\n}}\n}}\n",
             set()
         );
         load(aws, &rules)?;
