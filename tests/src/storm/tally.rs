@@ -35,14 +35,21 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub(super) fn of(lookups: &[Lookup]) -> Self {
+    /// Of so many questions, some were answered at once, and the answers took so long.
+    pub fn new(sent: u64, first_try: u64, times: impl IntoIterator<Item = Duration>) -> Self {
         let mut tally = Self {
-            sent: lookups.len() as u64,
-            first_try: lookups.iter().filter(|lookup| lookup.first_try).count() as u64,
+            sent,
+            first_try,
             ..Self::default()
         };
-        tally.add_times(lookups.iter().filter_map(|lookup| lookup.waited));
+        tally.add_times(times.into_iter());
         tally
+    }
+
+    pub(super) fn of(lookups: &[Lookup]) -> Self {
+        let first_try = lookups.iter().filter(|lookup| lookup.first_try).count() as u64;
+        let times = lookups.iter().filter_map(|lookup| lookup.waited);
+        Self::new(lookups.len() as u64, first_try, times)
     }
 
     /// All of several.
