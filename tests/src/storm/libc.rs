@@ -52,19 +52,30 @@ impl Libc {
     }
 }
 
-/// musl's headers and libraries, which lie beside its compiler.
+/// musl's headers and static libraries, which lie beside its compiler.
 fn musl() -> Result<(PathBuf, PathBuf)> {
+    let (root, target) = musl_root()?;
+    Ok((root.join("include").join(&target), root.join("lib").join(target)))
+}
+
+/// Usually `/usr`; and musl's name for this machine.
+fn musl_root() -> Result<(PathBuf, String)> {
     let wrapper = locate("musl-gcc")?;
     let directory = wrapper.path().parent().context("a program has a directory")?;
     let directory = fs::canonicalize(directory)?;
     let root = directory.parent().context("programs have a root")?;
-    let target = format!("{}-linux-musl", env::consts::ARCH);
-    Ok((root.join("include").join(&target), root.join("lib").join(target)))
+    Ok((root.to_owned(), format!("{}-linux-musl", env::consts::ARCH)))
 }
 
 /// The version of musl that programs are linked with.
 pub(super) fn musl_version() -> Result<String> {
-    let library = musl()?.1.join("libc.so");
+    let (root, target) = musl_root()?;
+    // Where `/lib` is no part of `/usr`, the shared library lies there.
+    let library = [root.join("lib"), root.join("../lib")]
+        .map(|directory| directory.join(&target).join("libc.so"))
+        .into_iter()
+        .find(|library| library.is_file())
+        .with_context(|| format!("no shared musl in {}", root.display()))?;
     // It is its own loader, and says who it is when there is nothing to load.
     let said = Command::new(&library)
         .output()
