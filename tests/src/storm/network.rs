@@ -60,6 +60,7 @@ impl Network {
         node.ip("route add default via 10.60.32.1")?;
         node.run(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1"))
             .context("let the node forward")?;
+        node.cover("resolv.conf", &resolv_conf())?;
 
         let (pods, address) = wire(&node, 0)?;
         // Every address of a prefix is local with one route: no need to add them one by one.
@@ -77,7 +78,7 @@ impl Network {
     pub(super) fn pod(&mut self) -> Result<Namespace> {
         let (pod, _) = wire(&self.node, self.wires)?;
         self.wires += 1;
-        pod.cover("resolv.conf", &format!("nameserver {RESOLVER}\n"))?;
+        pod.cover("resolv.conf", &resolv_conf())?;
         Ok(pod)
     }
 
@@ -99,6 +100,11 @@ fn wire(node: &Namespace, number: u8) -> Result<(Namespace, Ipv4Addr)> {
     )?;
     pod.ip(&format!("route add default via {near}"))?;
     Ok((pod, far))
+}
+
+/// As DHCP writes it on EC2.
+fn resolv_conf() -> String {
+    format!("nameserver {RESOLVER}\n")
 }
 
 /// Where a DNS server listens.
