@@ -15,6 +15,8 @@ mod http;
 mod loops;
 mod metrics;
 mod name;
+#[cfg_attr(not(test), expect(dead_code, reason = "the running agent does not ask it yet"))]
+mod offenders;
 mod run;
 mod snapshot;
 mod sys;
