@@ -18,7 +18,11 @@ mod name;
 #[cfg_attr(not(test), expect(dead_code, reason = "the running agent does not ask it yet"))]
 mod offenders;
 mod run;
+#[cfg_attr(not(test), expect(dead_code, reason = "the running agent does not ask it yet"))]
+mod search;
 mod snapshot;
+#[cfg_attr(not(test), expect(dead_code, reason = "the running agent does not ask it yet"))]
+mod storms;
 mod sys;
 
 use std::{
