@@ -5,13 +5,17 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod allowance;
 mod attachment;
 mod cli;
 mod config;
 mod datapath;
 mod device;
+mod ethtool;
 mod events;
+mod host;
 mod http;
+mod link_local;
 mod loops;
 mod metrics;
 mod name;

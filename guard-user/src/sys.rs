@@ -4,9 +4,16 @@
     reason = "what the safe interfaces of the kernel do not cover is gathered here"
 )]
 
-use std::io;
+use std::{
+    ffi::c_char,
+    io, mem,
+    os::fd::{AsRawFd as _, BorrowedFd},
+    ptr::{self, NonNull},
+    slice,
+};
 
 use aya::maps::{MapData, RingBuf};
+use nix::{errno::Errno, libc};
 use tokio::io::unix::AsyncFd;
 
 /// Lets tokio wait for a ring buffer.
@@ -18,4 +25,86 @@ pub(crate) fn wait_for(ring: RingBuf<MapData>) -> io::Result<AsyncFd<RingBuf<Map
     // SAFETY: the ring buffer owns its descriptor, returns the same one whenever it is asked, and closes it only when
     // it is dropped, which is after `AsyncFd` has deregistered it.
     unsafe { AsyncFd::register(ring) }.map_err(io::Error::from)
+}
+
+/// Where a driver is asked by `SIOCETHTOOL`, and where it answers: the question lies at the beginning, and the answer
+/// overwrites it.
+///
+/// How long the answer is, the driver says at that moment; older kernels do not look at how long it may be. So
+/// the memory ends at a page that nobody may touch: what does not fit fails with `EFAULT` and overwrites nothing.
+#[derive(Debug)]
+pub(crate) struct EthtoolMemory {
+    start: NonNull<libc::c_void>,
+}
+
+impl EthtoolMemory {
+    /// Its size in bytes: a whole number of pages, whatever their size.
+    pub(crate) const SIZE: usize = 1 << 20;
+    /// Bytes that nobody may touch behind it: the largest page that Linux has.
+    const GUARD: usize = 64 << 10;
+
+    /// Memory full of zeroes; it takes up none until it is used.
+    ///
+    /// # Errors
+    ///
+    /// What `mmap` and `mprotect` say.
+    pub(crate) fn new() -> io::Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: a mapping at an address of the kernel's choice touches no memory that is in use.
+        let start = unsafe { libc::mmap(ptr::null_mut(), Self::SIZE + Self::GUARD, libc::PROT_NONE, flags, -1, 0) };
+        let start = (start != libc::MAP_FAILED).then(|| NonNull::new(start)).flatten();
+        let memory = Self {
+            start: start.ok_or_else(io::Error::last_os_error)?,
+        };
+        // SAFETY: the range is the first part of the mapping above, which nobody else knows of.
+        let result = unsafe { libc::mprotect(memory.start.as_ptr(), Self::SIZE, libc::PROT_READ | libc::PROT_WRITE) };
+        Errno::result(result)?;
+        Ok(memory)
+    }
+
+    /// What it holds.
+    pub(crate) const fn bytes(&self) -> &[u8] {
+        // SAFETY: `SIZE` bytes from `start` are mapped, may be read, and are zero or written by the kernel; nobody
+        // writes to them but through `&mut self`.
+        unsafe { slice::from_raw_parts(self.start.as_ptr().cast(), Self::SIZE) }
+    }
+
+    /// What it holds, to be changed.
+    pub(crate) const fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`, and they may be written; `&mut self` is the only way to them.
+        unsafe { slice::from_raw_parts_mut(self.start.as_ptr().cast(), Self::SIZE) }
+    }
+
+    /// Puts the question in the memory to the driver of `device`, in the network namespace of `socket`.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says: `EOPNOTSUPP` where the driver does not know the question, `ENODEV` without a device.
+    pub(crate) fn ask(&mut self, socket: BorrowedFd<'_>, device: &str) -> io::Result<()> {
+        // SAFETY: an `ifreq` is a name and a union of integers and pointers: zeroes are a valid value of each.
+        let mut request: libc::ifreq = unsafe { mem::zeroed() };
+        // The last byte stays 0 and ends the name.
+        if device.len() >= request.ifr_name.len() {
+            return Err(Errno::ENODEV.into());
+        }
+        for (to, from) in request.ifr_name.iter_mut().zip(device.bytes()) {
+            *to = c_char::from_ne_bytes([from]);
+        }
+        request.ifr_ifru.ifru_data = self.start.as_ptr().cast();
+        // SAFETY: `request` is what SIOCETHTOOL reads. No ethtool question holds a pointer: the kernel reads and writes
+        // upwards from `ifru_data` alone, which is ours up to a page where it stops, and `&mut self` keeps others out.
+        let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as libc::Ioctl, &raw mut request) };
+        Errno::result(result)?;
+        Ok(())
+    }
+}
+
+// SAFETY: nobody else knows of the memory, and nothing about it belongs to a thread.
+unsafe impl Send for EthtoolMemory {}
+
+impl Drop for EthtoolMemory {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, in this size, and every reference to it has ended with the borrow of `self`.
+        unsafe { libc::munmap(self.start.as_ptr(), Self::SIZE + Self::GUARD) };
+    }
 }

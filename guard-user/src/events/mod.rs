@@ -76,6 +76,31 @@ pub(crate) enum Event {
         /// Why, and what to do.
         reason: String,
     },
+    /// AWS dropped packets of an interface, by the count of its driver.
+    AllowanceExceeded {
+        /// Name of the interface.
+        device: String,
+        /// Which allowance, as in the metrics.
+        #[serde(rename = "type")]
+        kind: &'static str,
+        /// Packets since the last reading.
+        dropped: u64,
+        /// The most packets that the guard let through in one second since then, if it counts them.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        our_packets_per_second: Option<u64>,
+        /// Whose packets they were, and what to do.
+        reason: String,
+    },
+    /// The driver of an interface does not count what AWS drops.
+    NoAllowances {
+        /// Name of the interface.
+        device: String,
+        /// The driver, if it gives its name.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        driver: Option<String>,
+        /// In a sentence.
+        reason: String,
+    },
 }
 
 /// One program at one hook of one interface.
@@ -193,6 +218,8 @@ impl Event {
             Self::Lost { .. } => "lost",
             Self::Policy { .. } => "policy",
             Self::Lease { .. } => "lease",
+            Self::AllowanceExceeded { .. } => "allowance_exceeded",
+            Self::NoAllowances { .. } => "no_allowance_counters",
         }
     }
 
@@ -220,7 +247,12 @@ impl Event {
     const fn is_warning(&self) -> bool {
         matches!(
             self,
-            Self::Trip(_) | Self::Extend(_) | Self::AttachError { .. } | Self::Lost { .. } | Self::Lease { .. }
+            Self::Trip(_)
+                | Self::Extend(_)
+                | Self::AttachError { .. }
+                | Self::Lost { .. }
+                | Self::Lease { .. }
+                | Self::AllowanceExceeded { .. }
         )
     }
 }
@@ -232,7 +264,9 @@ impl fmt::Display for Event {
             Self::Ready { reason, .. }
             | Self::Lost { reason, .. }
             | Self::Policy { reason, .. }
-            | Self::Lease { reason, .. } => f.write_str(reason),
+            | Self::Lease { reason, .. }
+            | Self::AllowanceExceeded { reason, .. }
+            | Self::NoAllowances { reason, .. } => f.write_str(reason),
             Self::Attach(hooked) => write!(f, "attached {hooked}"),
             Self::Detach(hooked) => write!(f, "detached {hooked}"),
             Self::AttachError { device, hook, reason } => write!(f, "cannot attach {hook} to {device}: {reason}"),
@@ -389,6 +423,47 @@ mod tests {
             "attached tc-ingress on eth0 by clsact, program 77: this kernel has no tcx"
         );
         assert_eq!(value(&Event::detach(&attachment, "stopping"))["reason"], "stopping");
+    }
+
+    #[test]
+    fn an_exceeded_allowance_has_its_type_and_both_counts() {
+        let mut event = Event::AllowanceExceeded {
+            device: "ens5".to_owned(),
+            kind: "linklocal",
+            dropped: 12,
+            our_packets_per_second: Some(1_400),
+            reason: "AWS dropped them".to_owned(),
+        };
+        let mut expected = json!({
+            "schema": 1, "event": "allowance_exceeded", "time": "2026-11-18T11:06:40.007Z", "device": "ens5",
+            "type": "linklocal", "dropped": 12, "our_packets_per_second": 1400, "reason": "AWS dropped them",
+        });
+        assert_eq!(value(&event), expected);
+        assert_eq!(event.to_string(), "AWS dropped them");
+        if let Event::AllowanceExceeded {
+            our_packets_per_second: ours,
+            ..
+        } = &mut event
+        {
+            *ours = None;
+        }
+        expected.as_object_mut().unwrap().remove("our_packets_per_second");
+        assert_eq!(value(&event), expected);
+    }
+
+    #[test]
+    fn a_driver_without_allowances_is_no_warning() {
+        let event = Event::NoAllowances {
+            device: "lo".to_owned(),
+            driver: None,
+            reason: "it has none".to_owned(),
+        };
+        let expected = json!({
+            "schema": 1, "event": "no_allowance_counters", "time": "2026-11-18T11:06:40.007Z", "device": "lo",
+            "reason": "it has none",
+        });
+        assert_eq!(value(&event), expected);
+        assert!(!event.is_warning());
     }
 
     #[test]
