@@ -28,12 +28,9 @@ pub const ROWS: &str = "ROWS";
 pub const SAMPLERS: &str = "SAMPLERS";
 /// Ring buffer of [`crate::sample::Sample`].
 pub const SAMPLES: &str = "SAMPLES";
-/// Per-CPU array of one: what a packet is being judged by.
-pub const DESKS: &str = "DESKS";
-
 /// All maps that the programs share.
-pub const MAPS: [&str; 13] = [
-    CONTROL, POLICIES, KEYS, FLOWS, ALLOWANCES, COUNTERS, EVENTS, METERS, LINKS, ROWS, SAMPLERS, SAMPLES, DESKS,
+pub const MAPS: [&str; 12] = [
+    CONTROL, POLICIES, KEYS, FLOWS, ALLOWANCES, COUNTERS, EVENTS, METERS, LINKS, ROWS, SAMPLERS, SAMPLES,
 ];
 
 /// Buckets of seven keys: 8 MiB.

@@ -25,6 +25,13 @@ impl Address {
         a | b | (c ^ MAPPED) == 0
     }
 
+    /// Whether it is the same address, by one comparison (see [`Prefix::contains`]).
+    #[inline(always)]
+    pub const fn is(&self, other: &Self) -> bool {
+        let (a, b) = (&self.0, &other.0);
+        core::hint::black_box((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3])) == 0
+    }
+
     /// The sixteen bytes in network order.
     pub const fn octets(self) -> [u8; 16] {
         let [a, b, c, d] = self.0;
@@ -96,7 +103,10 @@ impl Prefix {
     pub const fn contains(&self, address: &Address) -> bool {
         let Self { address: a, mask: m } = self;
         let b = &address.0;
-        ((b[0] & m[0]) ^ a[0]) | ((b[1] & m[1]) ^ a[1]) | ((b[2] & m[2]) ^ a[2]) | ((b[3] & m[3]) ^ a[3]) == 0
+        let differing =
+            ((b[0] & m[0]) ^ a[0]) | ((b[1] & m[1]) ^ a[1]) | ((b[2] & m[2]) ^ a[2]) | ((b[3] & m[3]) ^ a[3]);
+        // One comparison, as it stands: of four in a row, the kernel's verifier would follow every way out.
+        core::hint::black_box(differing) == 0
     }
 }
 

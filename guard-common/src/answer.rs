@@ -14,10 +14,9 @@
 use crate::{
     bytes::{Bytes, BytesMut},
     packet::{Family, Packet},
-    question::{FLAG_OPCODE, FLAG_QR, HEADER_LEN, Message},
+    question::{FLAG_OPCODE, FLAG_QR, FLAG_RD, HEADER_LEN, Message},
 };
 
-const FLAG_RD: u16 = 0x0100;
 const FLAG_RA: u16 = 0x0080;
 const FLAG_CD: u16 = 0x0010;
 
@@ -30,15 +29,67 @@ const FLAG_DO: u16 = 0x8000;
 const PAYLOAD_SIZE: u16 = 1_232;
 const OPTION_EDE: u16 = 15;
 
-/// EDE "Other" (RFC 8914 section 4.1): there is no code for a loop.
-pub const EDE_OTHER: u16 = 0;
-/// EDE "Cached Error" (RFC 8914 section 4.14): the loop was found earlier.
-pub const EDE_CACHED_ERROR: u16 = 13;
-/// The EXTRA-TEXT of the EDE: 20 bytes, five words.
-pub const EDE_TEXT: [u8; 20] = *b"dnsguard: query loop";
+/// What an answer says of itself, in the EDE: its code and its EXTRA-TEXT.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remark {
+    /// "Other" (RFC 8914 section 4.1), for there is no code for a loop.
+    Loop = 0,
+    /// "Cached Error" (section 4.14): the loop was found earlier.
+    Held = 1,
+    /// "Other": no code for a rate limit is registered.
+    RateLimit = 2,
+    /// "Prohibited" (section 4.19): this client gets no recursion.
+    Prohibited = 3,
+}
+
+/// Bytes of an EXTRA-TEXT: five words.
+const TEXT_LEN: usize = 20;
+
+impl Remark {
+    /// The remark of a number; unknown numbers are `Loop`.
+    #[inline(always)]
+    pub const fn from_u32(number: u32) -> Self {
+        match number {
+            1 => Self::Held,
+            2 => Self::RateLimit,
+            3 => Self::Prohibited,
+            _ => Self::Loop,
+        }
+    }
+
+    /// The INFO-CODE.
+    #[inline(always)]
+    pub const fn info_code(self) -> u16 {
+        match self {
+            Self::Loop | Self::RateLimit => 0,
+            Self::Held => 13,
+            Self::Prohibited => 18,
+        }
+    }
+
+    /// The EXTRA-TEXT.
+    #[inline(always)]
+    pub const fn text(self) -> [u8; TEXT_LEN] {
+        match self {
+            Self::Loop | Self::Held => *b"dnsguard: query loop",
+            Self::RateLimit => *b"dnsguard: rate limit",
+            Self::Prohibited => *b"dnsguard: prohibited",
+        }
+    }
+
+    /// The RCODE that goes with it, where the policy's is `rcode`: REFUSED for who may not ask.
+    #[inline(always)]
+    pub const fn rcode(self, rcode: u32) -> u32 {
+        match self {
+            Self::Prohibited => 5,
+            _ => rcode,
+        }
+    }
+}
 
 /// Bytes that an OPT record with the EDE takes.
-const EDNS_LEN: usize = OPT_LEN + 4 + 2 + EDE_TEXT.len();
+const EDNS_LEN: usize = OPT_LEN + 4 + 2 + TEXT_LEN;
 /// The longest message that is written: header, question, OPT.
 const MAX_MESSAGE_LEN: usize = HEADER_LEN + 255 + 4 + EDNS_LEN;
 
@@ -55,7 +106,7 @@ pub struct Plan {
     flags: u16,
     /// The flags of the OPT record to put back, if there is one.
     edns_flags: Option<u16>,
-    info_code: u16,
+    remark: Remark,
     checksum: Checksum,
 }
 
@@ -99,7 +150,7 @@ impl Plan {
         packet: &Packet,
         message: &Message,
         rcode: u32,
-        info_code: u16,
+        remark: Remark,
         checksum: Checksum,
     ) -> Option<Self> {
         let question_end = message.question_end();
@@ -107,9 +158,12 @@ impl Plan {
             packet: *packet,
             message_at: message.at,
             question_end,
-            flags: FLAG_QR | FLAG_RA | message.flags & (FLAG_OPCODE | FLAG_RD | FLAG_CD) | (rcode & 0x0f) as u16,
+            flags: FLAG_QR
+                | FLAG_RA
+                | message.flags & (FLAG_OPCODE | FLAG_RD | FLAG_CD)
+                | (remark.rcode(rcode) & 0x0f) as u16,
             edns_flags: edns_flags(frame, message)?,
-            info_code,
+            remark,
             checksum,
         })
     }
@@ -130,7 +184,7 @@ impl Plan {
             question_end,
             flags,
             edns_flags,
-            info_code,
+            remark,
             checksum,
         } = *self;
         frame.put_be16(at + 2, flags)?;
@@ -139,7 +193,7 @@ impl Plan {
         frame.put_be16(at + 8, 0)?;
         frame.put_be16(at + 10, edns_flags.is_some() as u16)?;
         if let Some(flags) = edns_flags {
-            write_edns(frame, question_end, flags, info_code)?;
+            write_edns(frame, question_end, flags, remark)?;
         }
 
         swap32(frame, 0, 6)?;
@@ -195,7 +249,7 @@ fn edns_flags<B: Bytes + ?Sized>(frame: &B, message: &Message) -> Option<Option<
 }
 
 #[inline(always)]
-fn write_edns<B: BytesMut + ?Sized>(frame: &mut B, at: usize, flags: u16, info_code: u16) -> Option<()> {
+fn write_edns<B: BytesMut + ?Sized>(frame: &mut B, at: usize, flags: u16, remark: Remark) -> Option<()> {
     frame.put_u8(at, 0)?;
     frame.put_be16(at + 1, TYPE_OPT)?;
     frame.put_be16(at + 3, PAYLOAD_SIZE)?;
@@ -203,10 +257,11 @@ fn write_edns<B: BytesMut + ?Sized>(frame: &mut B, at: usize, flags: u16, info_c
     frame.put_be16(at + 7, flags)?;
     frame.put_be16(at + 9, (EDNS_LEN - OPT_LEN) as u16)?;
     frame.put_be16(at + 11, OPTION_EDE)?;
-    frame.put_be16(at + 13, (2 + EDE_TEXT.len()) as u16)?;
-    frame.put_be16(at + 15, info_code)?;
-    for word in 0..EDE_TEXT.len() / 4 {
-        let [a, b, c, d] = [word * 4, word * 4 + 1, word * 4 + 2, word * 4 + 3].map(|at| EDE_TEXT[at]);
+    frame.put_be16(at + 13, (2 + TEXT_LEN) as u16)?;
+    frame.put_be16(at + 15, remark.info_code())?;
+    let text = remark.text();
+    for word in 0..TEXT_LEN / 4 {
+        let [a, b, c, d] = [word * 4, word * 4 + 1, word * 4 + 2, word * 4 + 3].map(|at| text[at]);
         frame.put_ne32(at + 17 + word * 4, u32::from_ne_bytes([a, b, c, d]))?;
     }
     Some(())

@@ -27,6 +27,9 @@ const PROTOCOL_FRAGMENT: u8 = 44;
 const PROTOCOL_DESTINATION_OPTIONS: u8 = 60;
 const MAX_EXTENSION_HEADERS: usize = 4;
 
+const TCP_SYN: u8 = 0x02;
+const TCP_ACK: u8 = 0x10;
+
 /// Bytes of the longest headers that the walk accepts in front of a DNS message, and of the longest question: what has
 /// to be readable for a packet to be judged.
 pub const MAX_WALK: usize = EthHdr::LEN + MAX_VLAN_TAGS * VLAN_TAG_LEN + 128 + UdpHdr::LEN + 12 + 255 + 4 + 11;
@@ -83,15 +86,7 @@ impl Packet {
     /// Walks the headers of an Ethernet frame.
     #[inline(always)]
     pub fn walk<B: Bytes + ?Sized>(frame: &B) -> Result<Self, Stop> {
-        let mut at = EthHdr::LEN;
-        let mut ethertype = frame.be16(at - 2).ok_or(Stop::Other)?;
-        for _ in 0..MAX_VLAN_TAGS {
-            if ethertype != ETHERTYPE_8021Q && ethertype != ETHERTYPE_8021AD {
-                break;
-            }
-            ethertype = frame.be16(at + 2).ok_or(Stop::Other)?;
-            at += VLAN_TAG_LEN;
-        }
+        let (ethertype, at) = ip_header(frame).ok_or(Stop::Other)?;
         match ethertype {
             ETHERTYPE_IPV4 => Self::walk_v4(frame, at),
             ETHERTYPE_IPV6 => Self::walk_v6(frame, at),
@@ -170,6 +165,12 @@ impl Packet {
         })
     }
 
+    /// Whether this TCP segment opens a connection: SYN without ACK (RFC 9293 section 3.1).
+    #[inline(always)]
+    pub fn opens_connection<B: Bytes + ?Sized>(&self, frame: &B) -> bool {
+        matches!(frame.u8(self.transport_at + 13), Some(flags) if flags & (TCP_SYN | TCP_ACK) == TCP_SYN)
+    }
+
     /// The offsets of the first byte of the UDP payload and of the byte after its last one. `None` where the lengths
     /// in the headers contradict each other.
     #[inline(always)]
@@ -224,6 +225,37 @@ impl Packet {
         };
         self.transport_at != self.ip_at + fixed
     }
+}
+
+/// Where an IP packet goes, whatever it carries, fragments too. `None` if it is no IP packet.
+#[inline(always)]
+pub fn destination<B: Bytes + ?Sized>(frame: &B) -> Option<Address> {
+    let (ethertype, at) = ip_header(frame)?;
+    match ethertype {
+        ETHERTYPE_IPV4 => Some(Address::v4(frame.ne32(at + 16)?)),
+        ETHERTYPE_IPV6 => Some(Address([
+            frame.ne32(at + 24)?,
+            frame.ne32(at + 28)?,
+            frame.ne32(at + 32)?,
+            frame.ne32(at + 36)?,
+        ])),
+        _ => None,
+    }
+}
+
+/// The EtherType behind the VLAN tags, and where what it announces begins.
+#[inline(always)]
+fn ip_header<B: Bytes + ?Sized>(frame: &B) -> Option<(u16, usize)> {
+    let mut at = EthHdr::LEN;
+    let mut ethertype = frame.be16(at - 2)?;
+    for _ in 0..MAX_VLAN_TAGS {
+        if ethertype != ETHERTYPE_8021Q && ethertype != ETHERTYPE_8021AD {
+            break;
+        }
+        ethertype = frame.be16(at + 2)?;
+        at += VLAN_TAG_LEN;
+    }
+    Some((ethertype, at))
 }
 
 #[inline(always)]

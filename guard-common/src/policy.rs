@@ -161,11 +161,11 @@ impl Policy {
     /// The row with this number.
     #[inline(always)]
     pub fn row(&self, index: u32) -> Option<&Row> {
-        if index < self.row_count {
-            self.rows.get(index as usize)
-        } else {
-            None
+        if index >= self.row_count {
+            return None;
         }
+        // The mask is the bound that the kernel's verifier follows.
+        Some(&self.rows[index as usize & (MAX_ROWS - 1)])
     }
 
     /// How many rows there are.
@@ -193,10 +193,8 @@ impl Policy {
             if index >= ranges.count as usize {
                 break;
             }
-            let Some(range) = self.ranges.get(ranges.first as usize + index) else {
-                break;
-            };
-            if range.contains(address) {
+            // The mask is the bound that the kernel's verifier follows.
+            if self.ranges[(ranges.first as usize + index) & (MAX_RANGES - 1)].contains(address) {
                 return true;
             }
         }

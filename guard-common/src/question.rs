@@ -11,11 +11,15 @@ pub const MAX_NAME_LEN: usize = 255;
 /// Labels of the longest name: 127 of one byte each, and the root.
 const MAX_LABELS: usize = 128;
 const MAX_LABEL_LEN: u8 = 63;
+/// Labels from the right by which zones can be told.
+pub const MAX_ZONE_LABELS: usize = 7;
 
 /// QR, the top bit of the flags word.
 pub const FLAG_QR: u16 = 0x8000;
 /// The OPCODE bits of the flags word.
 pub const FLAG_OPCODE: u16 = 0x7800;
+/// RD, recursion desired, in the flags word.
+pub const FLAG_RD: u16 = 0x0100;
 /// The RCODE bits of the flags word.
 pub const FLAG_RCODE: u16 = 0x000f;
 
@@ -37,6 +41,8 @@ pub struct Message {
     pub flags: u16,
     /// Its one question.
     pub question: Question,
+    /// The name of the question, as far as its labels go.
+    pub name: Name,
 }
 
 /// Where the question lies in the frame, and what it asks for.
@@ -68,17 +74,17 @@ pub enum Unreadable {
 impl Message {
     /// Reads the message that lies in `frame` from `at` up to `end`.
     pub fn read<B: Bytes + ?Sized>(frame: &B, at: usize, end: usize) -> Result<Self, Unreadable> {
-        Self::read_by(frame, at, end, |name_at| name_len(frame, name_at))
+        Self::read_by(frame, at, end, |name_at| Name::walk(frame, name_at))
     }
 
-    /// The same, with the walk of the name left to `name_len`, which is asked for the name's offset. The kernel's
+    /// The same, with the walk of the name left to `walk`, which is told where it begins. The kernel's
     /// verifier takes the walk only as a function of its own.
     #[inline(always)]
     pub fn read_by<B: Bytes + ?Sized>(
         frame: &B,
         at: usize,
         end: usize,
-        name_len: impl FnOnce(usize) -> Result<usize, Unreadable>,
+        walk: impl FnOnce(usize) -> Result<Name, Unreadable>,
     ) -> Result<Self, Unreadable> {
         if at + HEADER_LEN > end {
             return Err(Unreadable::Short);
@@ -92,7 +98,8 @@ impl Message {
             return Err(Unreadable::QuestionCount);
         }
         let name_at = at + HEADER_LEN;
-        let name_len = name_len(name_at)?;
+        let name = walk(name_at)?;
+        let name_len = name.len();
         let type_at = name_at + name_len;
         if type_at + 4 > end {
             return Err(Unreadable::Short);
@@ -109,6 +116,7 @@ impl Message {
             id,
             flags,
             question,
+            name,
         })
     }
 
@@ -116,6 +124,12 @@ impl Message {
     #[inline(always)]
     pub const fn is_response(&self) -> bool {
         self.flags & FLAG_QR != 0
+    }
+
+    /// Whether RD is set.
+    #[inline(always)]
+    pub const fn wants_recursion(&self) -> bool {
+        self.flags & FLAG_RD != 0
     }
 
     /// The RCODE of the header.
@@ -138,24 +152,69 @@ impl Message {
     }
 }
 
-/// Bytes of the wire name that begins at `name_at`.
-#[inline(always)]
-pub fn name_len<B: Bytes + ?Sized>(frame: &B, name_at: usize) -> Result<usize, Unreadable> {
-    let mut len = 0;
-    for _ in 0..MAX_LABELS {
-        let label = frame.u8(name_at + len).ok_or(Unreadable::Short)?;
-        if label > MAX_LABEL_LEN {
-            return Err(Unreadable::Name);
+/// What a walk over a wire name finds: its bytes in the lowest byte, and above it, label by label from the right, where
+/// the last seven labels begin, counted from 1; 0 where there are fewer.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Name(u64);
+
+impl Name {
+    /// Walks the wire name that begins at `name_at`.
+    #[inline(always)]
+    pub fn walk<B: Bytes + ?Sized>(frame: &B, name_at: usize) -> Result<Self, Unreadable> {
+        let mut at = 0;
+        let mut labels = 0_u64;
+        for _ in 0..MAX_LABELS {
+            let label = frame.u8(name_at + at).ok_or(Unreadable::Short)?;
+            if label > MAX_LABEL_LEN {
+                return Err(Unreadable::Name);
+            }
+            let next = at + label as usize + 1;
+            if next > MAX_NAME_LEN {
+                return Err(Unreadable::Name);
+            }
+            if label == 0 {
+                return Ok(Self(labels << 8 | next as u64));
+            }
+            labels = labels << 8 | (at + 1) as u64;
+            at = next;
         }
-        len += label as usize + 1;
-        if len > MAX_NAME_LEN {
-            return Err(Unreadable::Name);
+        Err(Unreadable::Name)
+    }
+
+    /// Bytes of the name in wire form, its root label included: 1 to 255.
+    #[inline(always)]
+    #[expect(clippy::len_without_is_empty, reason = "no name is empty")]
+    pub const fn len(self) -> usize {
+        (self.0 & 0xff) as usize
+    }
+
+    /// Where its last `labels` labels begin, in bytes from its first; `None` if it has fewer, or if those are more than
+    /// [`MAX_ZONE_LABELS`], or none.
+    #[inline(always)]
+    pub const fn zone_at(self, labels: u8) -> Option<usize> {
+        if labels == 0 || labels as usize > MAX_ZONE_LABELS {
+            return None;
         }
-        if label == 0 {
-            return Ok(len);
+        let at = (self.0 >> (labels as u32 * 8 & 63) & 0xff) as usize;
+        if at == 0 || at >= self.len() {
+            None
+        } else {
+            Some(at - 1)
         }
     }
-    Err(Unreadable::Name)
+
+    /// The 64 bits.
+    #[inline(always)]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The name of 64 bits that a walk has found.
+    #[inline(always)]
+    pub const fn from_number(number: u64) -> Self {
+        Self(number)
+    }
 }
 
 #[cfg(test)]

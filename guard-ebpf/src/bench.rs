@@ -2,68 +2,66 @@
 //!
 //! Each step is a function of its own, which the verifier checks once, for all arguments.
 
-use aya_ebpf::helpers::generated::{bpf_spin_lock, bpf_spin_unlock};
+use aya_ebpf::helpers::generated::{
+    bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_spin_lock, bpf_spin_unlock,
+};
 use guard_common::{
-    abi::{allowance_slot, flow_line, key_bucket},
+    abi::{allowance_slot, flow_line, key_bucket, meter_line},
     address::Address,
+    budget::{self, Subject},
     counter::Counter,
     flow::{Place, Sighting},
-    judge::{Endpoint, Evidence, Hop, Note, Ruling},
-    key::Key,
-    policy::Policy,
-    remedy::{Held, Reason, Verdict, remedy},
+    judge::{Endpoint, Hop, Note, Ruling},
+    policy::{MAX_ROWS, Mode, Policy, Ranges},
+    remedy::{Held, Reason, Shed, Verdict, remedy, remedy_of_shed},
+    sample::Kind,
     time::Ticks,
 };
 
-use crate::maps::{ALLOWANCES, CONTROL, DeviceCounters, FLOWS, KEYS, POLICIES};
+use crate::{
+    door::{Link, NO_LINK},
+    maps::{ALLOWANCES, CONTROL, DeviceCounters, FLOWS, KEYS, LINKS, METERS, POLICIES, ROWS, SAMPLERS},
+};
+
+/// log2 of the ticks in the second for which answers to shed queries are counted.
+const SECOND_SHIFT: u32 = 10;
+/// A place where no packet passes: what is pending was let out, wherever that was.
+const PENDING_PLACE: u32 = 0xfff;
 
 /// A query or a response, as it comes before the judge.
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub(crate) struct Case {
-    pub(crate) key: Key,
+    pub(crate) subject: Subject,
     pub(crate) flow: u64,
+    /// Stands for client, server and question, whatever port and ID it comes with.
+    pub(crate) pending: u64,
     pub(crate) now_ns: u64,
+    /// Packets on the wire.
+    pub(crate) packets: u32,
     pub(crate) client: Endpoint,
     pub(crate) server: Endpoint,
-    pub(crate) ifindex: u32,
     pub(crate) id: u16,
-    pub(crate) egress: bool,
+    pub(crate) name_at: u16,
+    pub(crate) name_len: u16,
+    pub(crate) wants_recursion: bool,
     pub(crate) same_host: bool,
     /// Of a response: whether its query was let through.
     pub(crate) asked: bool,
 }
 
-/// Room for a case.
-pub(crate) const NO_CASE: Case = Case {
-    key: Key(0),
-    flow: 0,
-    now_ns: 0,
-    client: Endpoint { address: 0, port: 0 },
-    server: Endpoint { address: 0, port: 0 },
-    ifindex: 0,
-    id: 0,
-    egress: false,
-    same_host: false,
-    asked: false,
-};
-
-/// Room for a ruling.
-pub(crate) const NO_RULING: Ruling = Ruling {
-    held: false,
-    recirculates: false,
-    note: Note::None,
-    held_in_hold: 0,
-    until: Ticks(0),
-    hold_ticks: 0,
-    age_ticks: 0,
-    hops: 0,
-    recirculated: 0,
-    evidence: Evidence::None,
-};
+/// What lies before the judge: the case, what became of it, and what it was shed for.
+#[repr(C)]
+pub(crate) struct Desk {
+    pub(crate) case: Case,
+    pub(crate) ruling: Ruling,
+    pub(crate) shed: Shed,
+    pub(crate) verdict: u32,
+}
 
 /// Judges a query. False if it passes, and there is nothing to tell.
 #[inline(always)]
-pub(crate) fn query(case: &Case, ruling: &mut Ruling) -> bool {
+pub(crate) fn query(case: &mut Case, ruling: &mut Ruling) -> bool {
     judge_query(case, ruling) == 1
 }
 
@@ -92,6 +90,54 @@ pub(crate) fn sentence(held: &Held, case: &Case, ruling: &Ruling) -> (Verdict, R
     (Verdict::from_u8(packed as u8), Reason::from_u8((packed >> 8) as u8))
 }
 
+/// What becomes of a query that is shed.
+#[inline(always)]
+pub(crate) fn sentence_of_shed(held: &Held, desk: &Desk) -> Verdict {
+    Verdict::from_u8(judge_shed(held, desk) as u8)
+}
+
+/// Asks the rules of hygiene, the budgets and the link-local budget, one after the other. False if all have room for
+/// the query.
+#[inline(always)]
+pub(crate) fn sheds(policy: &Policy, desk: &mut Desk, link: u32) -> bool {
+    (!policy.hygiene.is_empty() && judge_hygiene(&desk.case, &mut desk.shed) == 1)
+        || (policy.row_count() != 0 && judge_rows(&desk.case, &mut desk.shed) == 1)
+        || (link != NO_LINK && judge_link(&desk.case, desk.ruling.held as u32, link, &mut desk.shed) == 1)
+}
+
+/// Asks the link-local budget alone, for a packet that opens a TCP connection to a DNS port.
+#[inline(always)]
+pub(crate) fn sheds_connection(desk: &mut Desk, link: u32) -> bool {
+    link != NO_LINK && judge_link(&desk.case, 0, link, &mut desk.shed) == 1
+}
+
+/// Takes from a link-local budget what a packet needs that is never shed.
+#[inline(always)]
+pub(crate) fn charge(link: u32, ifindex: u32, packets: u32) {
+    if link != NO_LINK {
+        judge_charge(link, ifindex, packets);
+    }
+}
+
+/// Whether a query is shown to the agent: 0, or how many it stands for.
+#[inline(always)]
+pub(crate) fn draw(kind: Kind, now_ns: u64) -> u32 {
+    judge_draw(kind as u32, Ticks::from_ns(now_ns).0)
+}
+
+/// The moment, on the clock that the policy asks for.
+#[inline(always)]
+pub(crate) fn now_ns(policy: &Policy) -> u64 {
+    // SAFETY: the helpers take nothing; both read CLOCK_MONOTONIC, the coarse one as of the last tick.
+    unsafe {
+        if policy.fine_clock == 0 {
+            bpf_ktime_get_coarse_ns()
+        } else {
+            bpf_ktime_get_ns()
+        }
+    }
+}
+
 /// The RCODE that the policy in force answers with.
 #[inline(always)]
 pub(crate) fn rcode() -> u32 {
@@ -100,7 +146,7 @@ pub(crate) fn rcode() -> u32 {
 
 /// The policy in force.
 #[inline(always)]
-fn policy() -> Option<&'static Policy> {
+pub(crate) fn policy() -> Option<&'static Policy> {
     POLICIES.get(CONTROL.get(0)?.active & 1)
 }
 
@@ -112,24 +158,25 @@ pub(crate) fn trusts(address: &Address) -> bool {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn judge_query(case: *const Case, ruling: *mut Ruling) -> u32 {
+extern "C" fn judge_query(case: *mut Case, ruling: *mut Ruling) -> u32 {
     // SAFETY: the callers pass references; the verifier wants the check for null.
-    let (Some(case), Some(ruling)) = (unsafe { case.as_ref() }, unsafe { ruling.as_mut() }) else {
+    let (Some(case), Some(ruling)) = (unsafe { case.as_mut() }, unsafe { ruling.as_mut() }) else {
         return 0;
     };
     let Some(policy) = policy() else { return 0 };
     let now = Ticks::from_ns(case.now_ns);
-    let place = Place::new(case.ifindex, case.egress);
+    let place = Place::new(case.subject.ifindex, case.subject.egress);
     let sighting = Sighting::from_u8(judge_sight(case.flow, place.number(), now.0, policy.rapid_ticks) as u8);
+    case.subject.elsewhere = matches!(sighting, Sighting::Elsewhere);
     let hop = Hop {
         client: case.client,
         server: case.server,
         id: case.id,
         same_host: case.same_host,
-        egress: case.egress,
+        egress: case.subject.egress,
         sighting,
     };
-    let Some(bucket) = KEYS.get_ptr_mut(key_bucket(case.key)) else {
+    let Some(bucket) = KEYS.get_ptr_mut(key_bucket(case.subject.key)) else {
         return 0;
     };
     let rules = policy.rules;
@@ -137,11 +184,11 @@ extern "C" fn judge_query(case: *const Case, ruling: *mut Ruling) -> u32 {
     // unlock calls anything.
     let verdict = unsafe {
         bpf_spin_lock((&raw mut (*bucket).lock).cast());
-        let verdict = (*bucket).query(case.key, &hop, now, &rules);
+        let verdict = (*bucket).query(case.subject.key, &hop, now, &rules);
         bpf_spin_unlock((&raw mut (*bucket).lock).cast());
         verdict
     };
-    let Some(counters) = DeviceCounters::of(case.ifindex) else {
+    let Some(counters) = DeviceCounters::of(case.subject.ifindex) else {
         return 0;
     };
     match sighting {
@@ -170,19 +217,19 @@ extern "C" fn judge_answer(case: *const Case, ruling: *mut Ruling) -> u32 {
         return 0;
     };
     let Some(policy) = policy() else { return 0 };
-    let Some(bucket) = KEYS.get_ptr_mut(key_bucket(case.key)) else {
+    let Some(bucket) = KEYS.get_ptr_mut(key_bucket(case.subject.key)) else {
         return 0;
     };
     let rules = policy.rules;
     // SAFETY: as above.
     let verdict = unsafe {
         bpf_spin_lock((&raw mut (*bucket).lock).cast());
-        let verdict = (*bucket).answered(case.key, case.asked, Ticks::from_ns(case.now_ns), &rules);
+        let verdict = (*bucket).answered(case.subject.key, case.asked, Ticks::from_ns(case.now_ns), &rules);
         bpf_spin_unlock((&raw mut (*bucket).lock).cast());
         verdict
     };
     let Some(verdict) = verdict else { return 0 };
-    if let Some(counters) = DeviceCounters::of(case.ifindex) {
+    if let Some(counters) = DeviceCounters::of(case.subject.ifindex) {
         counters.count_ruling(&verdict);
     }
     *ruling = verdict;
@@ -196,13 +243,13 @@ extern "C" fn judge_failure(case: *const Case) -> u32 {
     let Some(case) = (unsafe { case.as_ref() }) else {
         return 0;
     };
-    let Some(bucket) = KEYS.get_ptr_mut(key_bucket(case.key)) else {
+    let Some(bucket) = KEYS.get_ptr_mut(key_bucket(case.subject.key)) else {
         return 0;
     };
     // SAFETY: as above.
     unsafe {
         bpf_spin_lock((&raw mut (*bucket).lock).cast());
-        (*bucket).failed(case.key);
+        (*bucket).failed(case.subject.key);
         bpf_spin_unlock((&raw mut (*bucket).lock).cast());
     }
     0
@@ -220,14 +267,287 @@ extern "C" fn judge_sentence(held: *const Held, case: *const Case, ruling: *cons
     let (verdict, reason) = remedy(policy, held, || {
         let digest = control
             .secret
-            .mix(case.key.0, case.client.address as u64 ^ control.secret.0[2]);
-        match ALLOWANCES.get_ptr_mut(allowance_slot(digest)) {
-            // SAFETY: a live slot of the array. CPUs that race for it may count one answer too few.
-            Some(slot) => unsafe { (*slot).spend(digest as u32, ruling.until, policy.answers_per_client) },
-            None => false,
-        }
+            .mix(case.subject.key.0, case.client.address as u64 ^ control.secret.0[2]);
+        judge_spend(digest, ruling.until.0, policy.answers_per_client) == 1
     });
     verdict as u32 | (reason as u32) << 8
+}
+
+/// A shed query is answered as long as its client, and all clients of its row together, have answers left in this
+/// second.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_shed(held: *const Held, desk: *const Desk) -> u32 {
+    // SAFETY: as above.
+    let (Some(held), Some(desk)) = (unsafe { held.as_ref() }, unsafe { desk.as_ref() }) else {
+        return 0;
+    };
+    let Some(policy) = policy() else { return 0 };
+    let Some(control) = CONTROL.get(0) else { return 0 };
+    let second = Ticks::from_ns(desk.case.now_ns).0 >> SECOND_SHIFT;
+    let verdict = remedy_of_shed(policy, &desk.shed, held, || {
+        let row = (desk.shed.row as u64) << 8 | desk.shed.reason as u64;
+        let of_row = control.secret.mix(row ^ control.secret.0[0], control.secret.0[2]);
+        let of_client = control
+            .secret
+            .mix(of_row, desk.case.client.address as u64 ^ control.secret.0[1]);
+        judge_spend(of_client, second, policy.answers_per_client) == 1
+            && judge_spend(of_row, second, policy.answers_per_hold) == 1
+    });
+    verdict as u32
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_spend(digest: u64, until: u32, limit: u32) -> u32 {
+    match ALLOWANCES.get_ptr_mut(allowance_slot(digest)) {
+        // SAFETY: a live slot of the array. CPUs that race for it may count one answer too few.
+        Some(slot) => unsafe { (*slot).spend(digest as u32, Ticks(until), limit) as u32 },
+        None => 0,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_hygiene(case: *const Case, shed: *mut Shed) -> u32 {
+    // SAFETY: as above.
+    let (Some(case), Some(shed)) = (unsafe { case.as_ref() }, unsafe { shed.as_mut() }) else {
+        return 0;
+    };
+    let Some(policy) = policy() else { return 0 };
+    let breach = policy.hygiene.breach(
+        &case.subject,
+        case.wants_recursion,
+        case.same_host,
+        |ranges, address| judge_holds(ranges.number(), address) == 1,
+    );
+    let Some(breach) = breach else { return 0 };
+    *shed = breach;
+    1
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_holds(ranges: u32, address: *const Address) -> u32 {
+    // SAFETY: as above.
+    let Some(address) = (unsafe { address.as_ref() }) else {
+        return 0;
+    };
+    let Some(policy) = policy() else { return 0 };
+    policy.holds(Ranges::from_number(ranges), address) as u32
+}
+
+/// The rows, from the first on; the first that has no room for the query decides.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_rows(case: *const Case, shed: *mut Shed) -> u32 {
+    // SAFETY: as above.
+    let (Some(case), Some(shed)) = (unsafe { case.as_ref() }, unsafe { shed.as_mut() }) else {
+        return 0;
+    };
+    let Some(policy) = policy() else { return 0 };
+    let count = policy.row_count();
+    for index in 0..MAX_ROWS as u32 {
+        if index >= count {
+            break;
+        }
+        if judge_row(case, index, shed) == 1 {
+            return 1;
+        }
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_row(case: *const Case, index: u32, shed: *mut Shed) -> u32 {
+    // SAFETY: as above.
+    let (Some(case), Some(shed)) = (unsafe { case.as_ref() }, unsafe { shed.as_mut() }) else {
+        return 0;
+    };
+    let Some(policy) = policy() else { return 0 };
+    let Some(row) = policy.row(index) else { return 0 };
+    let tag = judge_tag(case, index);
+    if tag == 0 {
+        return 0;
+    }
+    let destinations = row.destinations();
+    if !destinations.is_empty() && judge_holds(destinations.number(), &case.subject.server) == 0 {
+        return 0;
+    }
+    let within = judge_meter(tag, index, case.now_ns, case.packets) == 1;
+    if let Some(count) = ROWS.get_ptr_mut(index) {
+        // SAFETY: a live slot of this CPU.
+        unsafe {
+            if within {
+                (*count).within = (*count).within.wrapping_add(1);
+            } else {
+                (*count).over = (*count).over.wrapping_add(1);
+            }
+        }
+    }
+    if within {
+        return 0;
+    }
+    *shed = Shed {
+        row: index,
+        reason: Reason::Budget,
+        action: row.action(),
+        observes: row.observes(),
+    };
+    1
+}
+
+/// The tag of the bucket that a row charges a query to; 0 if it is not about it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_tag(case: *const Case, index: u32) -> u64 {
+    // SAFETY: as above.
+    let Some(case) = (unsafe { case.as_ref() }) else {
+        return 0;
+    };
+    let (Some(policy), Some(control)) = (policy(), CONTROL.get(0)) else {
+        return 0;
+    };
+    let Some(row) = policy.row(index) else { return 0 };
+    row.tag(&case.subject, &control.secret).unwrap_or(0)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_meter(tag: u64, index: u32, now_ns: u64, packets: u32) -> u32 {
+    let Some(policy) = policy() else { return 1 };
+    let Some(row) = policy.row(index) else { return 1 };
+    let Some(line) = METERS.get_ptr_mut(meter_line(tag)) else {
+        return 1;
+    };
+    // Read before the lock is taken.
+    let rate = row.rate;
+    // SAFETY: as for the keys.
+    unsafe {
+        bpf_spin_lock((&raw mut (*line).lock).cast());
+        let within = (*line).charge(tag, &rate, now_ns, packets);
+        bpf_spin_unlock((&raw mut (*line).lock).cast());
+        within as u32
+    }
+}
+
+/// What the link-local budget does with a DNS query, or with a packet that opens a connection to a DNS port.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_link(case: *const Case, held: u32, link: u32, shed: *mut Shed) -> u32 {
+    // SAFETY: as above.
+    let (Some(case), Some(shed)) = (unsafe { case.as_ref() }, unsafe { shed.as_mut() }) else {
+        return 0;
+    };
+    let Some(policy) = policy() else { return 0 };
+    let Some(control) = CONTROL.get(0) else { return 0 };
+    if held != 0 && matches!(policy.mode(), Mode::Enforce) {
+        // It does not leave.
+        return 0;
+    }
+    let Some(budget) = LINKS.get_ptr_mut(Link::unpack(link).index) else {
+        return 0;
+    };
+    let now = Ticks::from_ns(case.now_ns);
+    // SAFETY: a live slot of the array; a level that another CPU is changing is a level of just now.
+    let level = unsafe { (*budget).level(&policy.link, case.now_ns) };
+    let is_query = case.name_len != 0;
+    let repeats = held != 0 || is_query && judge_pending(case.pending, now.0) == 1;
+    let secret = &control.secret;
+    let source = case.subject.client.digest(secret) ^ link as u64;
+    let zone = secret.mix(source ^ secret.0[0], case.subject.zones[0] ^ secret.0[1]);
+    let why = budget::sheds(&policy.link, level, repeats, |limit| {
+        budget::exceeds_share(
+            limit,
+            |limit| judge_share(source | 1, limit, now.0, case.packets),
+            |limit| judge_share(zone | 1, limit, now.0, case.packets),
+        )
+    });
+    let why = match why {
+        Some(reason) => reason,
+        None => {
+            // SAFETY: as for the keys.
+            let taken = unsafe {
+                bpf_spin_lock((&raw mut (*budget).lock).cast());
+                let taken = (*budget).take(&policy.link, case.now_ns, case.packets);
+                bpf_spin_unlock((&raw mut (*budget).lock).cast());
+                taken
+            };
+            if taken {
+                if is_query {
+                    judge_sight(case.pending, PENDING_PLACE, now.0, 0);
+                }
+                return 0;
+            }
+            Reason::Exhausted
+        }
+    };
+    *shed = Shed {
+        row: Shed::NO_ROW,
+        reason: why,
+        action: policy.link.action(),
+        observes: policy.link.observes(),
+    };
+    1
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_charge(link: u32, ifindex: u32, packets: u32) -> u32 {
+    let Some(policy) = policy() else { return 0 };
+    let link = Link::unpack(link);
+    let Some(budget) = LINKS.get_ptr_mut(link.index) else {
+        return 0;
+    };
+    let now_ns = now_ns(policy);
+    // SAFETY: as for the keys.
+    unsafe {
+        bpf_spin_lock((&raw mut (*budget).lock).cast());
+        (*budget).charge(&policy.link, now_ns, packets);
+        bpf_spin_unlock((&raw mut (*budget).lock).cast());
+    }
+    if let Some(counters) = DeviceCounters::of(ifindex) {
+        counters.count_link(link.service, packets);
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_share(tag: u64, limit: u32, now: u32, packets: u32) -> u32 {
+    let Some(line) = METERS.get_ptr_mut(meter_line(tag)) else {
+        return 0;
+    };
+    // SAFETY: as for the keys.
+    unsafe {
+        bpf_spin_lock((&raw mut (*line).lock).cast());
+        let had = (*line).share(tag, limit, Ticks(now), packets);
+        bpf_spin_unlock((&raw mut (*line).lock).cast());
+        had
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_pending(flow: u64, now: u32) -> u32 {
+    match FLOWS.get_ptr_mut(flow_line(flow)) {
+        // SAFETY: as above.
+        Some(line) => unsafe { (*line).is_pending(flow as u32, Ticks(now)) as u32 },
+        None => 0,
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_draw(kind: u32, now: u32) -> u32 {
+    let Some(control) = CONTROL.get(0) else { return 0 };
+    let Some(sampler) = SAMPLERS.get_ptr_mut(kind & 1) else {
+        return 0;
+    };
+    // SAFETY: a live slot of this CPU; the helper takes nothing.
+    let weight = unsafe { (*sampler).draw(Ticks(now), control.sample_quota, || bpf_get_prandom_u32()) };
+    weight.unwrap_or(0)
 }
 
 #[unsafe(no_mangle)]

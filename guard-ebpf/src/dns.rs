@@ -3,19 +3,20 @@
 //! Whatever is not understood passes. Only a fresh ruling of the judge, under a policy whose lease has not run out,
 //! ends in anything else.
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use guard_common::{
-    answer::{EDE_CACHED_ERROR, EDE_OTHER, Plan, is_answerable},
+    answer::{Plan, Remark, is_answerable},
+    budget::{Subject, ZONES},
     counter::{Counter, action_index},
-    judge::{Endpoint, Note, Ruling},
-    packet::{Family, Transport},
-    policy::Control,
+    judge::{Endpoint, Note},
+    key::Key,
+    packet::{Family, Packet, Transport},
+    policy::{Control, Policy},
     question::{Message, Unreadable},
-    remedy::{Held, Verdict},
+    remedy::{Held, Reason, Verdict},
 };
 
 use crate::{
-    bench::{self, Case},
+    bench::{self, Case, Desk},
     door::{Door, Headers},
     event::{self, Sighted},
     frame::Frame,
@@ -27,12 +28,14 @@ const LOOPBACK_IFINDEX: u32 = 1;
 
 /// What [`read`] and [`act`] return for a packet that goes on.
 pub(crate) const PASS: u32 = 0x1_0000;
-/// What [`act`] returns for a packet that ends here. Anything else is the EDE code of its answer.
+/// What [`act`] returns for a packet that ends here. Anything else is the [`Remark`] of its answer.
 pub(crate) const DROP: u32 = 0x1_0001;
 /// What [`read`] returns for a query.
 pub(crate) const QUERY: u32 = 0x1_0002;
 /// What [`read`] returns for a response that settles a question.
 pub(crate) const ANSWER: u32 = 0x1_0003;
+/// What [`read`] returns for a TCP segment that opens a connection to a DNS port.
+pub(crate) const CONNECTION: u32 = 0x1_0004;
 
 /// Reads a packet to or from a DNS port.
 #[inline(always)]
@@ -46,8 +49,10 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
         return PASS;
     };
     let Some(control) = CONTROL.get(0) else { return PASS };
-    // SAFETY: the helper takes nothing and reads the clock of the last tick.
-    let now_ns = unsafe { bpf_ktime_get_coarse_ns() };
+    let Some(policy) = POLICIES.get(control.active & 1) else {
+        return PASS;
+    };
+    let now_ns = bench::now_ns(policy);
     if now_ns >= control.lease_until_ns {
         counters.count(Counter::LeaseOver);
         return PASS;
@@ -57,13 +62,17 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
         if packet.segment_len(&frame).is_some_and(|len| len > 0) {
             counters.count(Counter::TcpSegments);
         }
-        return PASS;
+        let opens = policy.has_port(packet.destination_port) && packet.opens_connection(&frame);
+        return match opens.then(|| open(case, door, headers, &packet, &frame, now_ns)) {
+            Some(Some(())) => CONNECTION,
+            _ => PASS,
+        };
     }
     let Some((start, end)) = packet.payload(&frame) else {
         counters.count(Counter::BadHeader);
         return PASS;
     };
-    let message = match Message::read_by(&frame, start, end, |at| door.name_len(at)) {
+    let message = match Message::read_by(&frame, start, end, |at| door.name(at)) {
         Ok(message) => message,
         Err(unreadable) => {
             counters.count(match unreadable {
@@ -75,9 +84,6 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
             return PASS;
         }
     };
-    let Some(policy) = POLICIES.get(control.active & 1) else {
-        return PASS;
-    };
     let server_port = if message.is_response() {
         packet.source_port
     } else {
@@ -86,7 +92,7 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
     if !policy.has_port(server_port) {
         return PASS;
     }
-    let Some(()) = fill(case, door, control, headers, &frame, &message, now_ns) else {
+    let Some(()) = fill(case, door, (control, policy), headers, &frame, &message, now_ns) else {
         return PASS;
     };
 
@@ -98,6 +104,9 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
         return QUERY;
     }
     case.asked = bench::settle(case.flow);
+    if !policy.link.is_empty() {
+        bench::settle(case.pending);
+    }
     if !message.is_answer() {
         counters.count(Counter::Errors);
         bench::failed(case);
@@ -112,7 +121,7 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
 fn fill<D: Door>(
     case: &mut Case,
     door: &D,
-    control: &Control,
+    (control, policy): (&Control, &Policy),
     headers: Headers,
     frame: &Frame,
     message: &Message,
@@ -120,80 +129,161 @@ fn fill<D: Door>(
 ) -> Option<()> {
     let packet = headers.unpack();
     let secret = &control.secret;
-    let key = door.key(&message.question)?;
+    let question = &message.question;
+    let key = door.key(question)?;
     let (source, destination) = packet.addresses(frame)?;
     let from = (source.digest(secret), packet.source_port);
     let to = (destination.digest(secret), packet.destination_port);
-    let (client, server) = if message.is_response() { (to, from) } else { (from, to) };
+    let responds = message.is_response();
+    let (client, server) = if responds { (to, from) } else { (from, to) };
     let ifindex = door.ifindex();
     let ports_and_id = (client.1 as u64) << 32 | (server.1 as u64) << 16 | message.id as u64;
-    *case = Case {
+    case.flow = secret.mix(client.0 ^ key.0, server.0.rotate_left(32) ^ ports_and_id);
+    case.pending = secret.mix(client.0 ^ key.0, server.0.rotate_left(32) ^ secret.0[1]);
+    case.now_ns = now_ns;
+    case.packets = door.packets();
+    case.client = Endpoint {
+        address: client.0 as u16,
+        port: client.1,
+    };
+    case.server = Endpoint {
+        address: server.0 as u16,
+        port: server.1,
+    };
+    case.id = message.id;
+    case.name_at = question.name_at as u16;
+    case.name_len = question.name_len as u16;
+    case.wants_recursion = message.wants_recursion();
+    case.same_host = ifindex == LOOPBACK_IFINDEX || source == destination;
+    case.asked = false;
+    let (client, server) = if responds {
+        (destination, source)
+    } else {
+        (source, destination)
+    };
+    case.subject = Subject {
+        client,
+        server,
         key,
-        flow: secret.mix(client.0 ^ key.0, server.0.rotate_left(32) ^ ports_and_id),
-        now_ns,
-        client: Endpoint {
-            address: client.0 as u16,
-            port: client.1,
-        },
-        server: Endpoint {
-            address: server.0 as u16,
-            port: server.1,
-        },
+        zones: [0; ZONES],
         ifindex,
-        id: message.id,
+        qtype: question.qtype,
         egress: headers.is_egress(),
-        same_host: ifindex == LOOPBACK_IFINDEX || source == destination,
-        asked: false,
+        elsewhere: false,
+    };
+    if !responds {
+        for zone in 0..ZONES {
+            let labels = policy.zone_labels[zone];
+            if labels != 0 {
+                case.subject.zones[zone] = door.zone(message, labels);
+            }
+        }
+    }
+    Some(())
+}
+
+/// Fills in what the link-local budget has to know of a segment that opens a connection.
+#[inline(always)]
+fn open<D: Door>(
+    case: &mut Case,
+    door: &D,
+    headers: Headers,
+    packet: &Packet,
+    frame: &Frame,
+    now_ns: u64,
+) -> Option<()> {
+    let (client, server) = packet.addresses(frame)?;
+    case.now_ns = now_ns;
+    case.packets = door.packets();
+    case.client = Endpoint { address: 0, port: 0 };
+    case.name_len = 0;
+    case.subject = Subject {
+        client,
+        server,
+        key: Key(0),
+        zones: [0; ZONES],
+        ifindex: door.ifindex(),
+        qtype: 0,
+        egress: headers.is_egress(),
+        elsewhere: false,
     };
     Some(())
 }
 
-/// Decides what a ruling that asks for more than to let the query pass comes to, and tells the agent.
+/// Decides what a ruling that asks for more than to let the query pass comes to, or what a query that is shed comes to,
+/// and tells the agent.
 #[inline(always)]
-pub(crate) fn act<D: Door>(door: &D, headers: Headers, case: *const Case, ruling: *const Ruling) -> u32 {
+pub(crate) fn act<D: Door>(door: &D, headers: Headers, desk: *mut Desk) -> u32 {
     // SAFETY: the callers pass references; the verifier wants the check for null.
-    let (Some(case), Some(ruling)) = (unsafe { case.as_ref() }, unsafe { ruling.as_ref() }) else {
+    let Some(desk) = (unsafe { desk.as_mut() }) else {
         return PASS;
     };
     let packet = headers.unpack();
     let frame = door.frame();
-    let Some(counters) = DeviceCounters::of(case.ifindex) else {
+    let Some(counters) = DeviceCounters::of(desk.case.subject.ifindex) else {
         return PASS;
     };
+    if matches!(packet.transport, Transport::Tcp) {
+        let held = Held {
+            trusted: false,
+            source_port: packet.source_port,
+            answerable: false,
+            held_in_hold: 0,
+        };
+        let verdict = bench::sentence_of_shed(&held, desk);
+        counters.count_at(action_index(verdict, desk.shed.reason));
+        return if matches!(verdict, Verdict::Drop) { DROP } else { PASS };
+    }
     let Some((start, end)) = packet.payload(&frame) else {
         return PASS;
     };
-    let Ok(message) = Message::read_by(&frame, start, end, |at| door.name_len(at)) else {
+    let Ok(message) = Message::read_by(&frame, start, end, |at| door.name(at)) else {
         return PASS;
     };
     let Some((source, destination)) = packet.addresses(&frame) else {
         return PASS;
     };
-    let verdict = if ruling.held {
-        let held = Held {
-            trusted: bench::trusts(&source),
-            source_port: packet.source_port,
-            answerable: is_answerable(&frame, &packet, &message),
-            held_in_hold: ruling.held_in_hold,
+    let ruling = &desk.ruling;
+    let mut held = Held {
+        trusted: false,
+        source_port: packet.source_port,
+        answerable: is_answerable(&frame, &packet, &message),
+        held_in_hold: ruling.held_in_hold,
+    };
+    let is_shed = !matches!(desk.shed.reason, Reason::Loop);
+    let verdict = if ruling.held || is_shed {
+        held.trusted = bench::trusts(&source);
+        let (verdict, reason) = if ruling.held {
+            bench::sentence(&held, &desk.case, ruling)
+        } else {
+            (bench::sentence_of_shed(&held, desk), desk.shed.reason)
         };
-        let (verdict, reason) = bench::sentence(&held, case, ruling);
         counters.count_at(action_index(verdict, reason));
         verdict
     } else {
         Verdict::Pass
     };
+    desk.verdict = verdict as u32;
     if !matches!(ruling.note, Note::None) {
         let sighted = Sighted {
-            case,
+            case: &desk.case,
             source,
             destination,
             verdict,
         };
         event::tell(counters, &frame, &packet, &message, ruling, &sighted);
     }
+    let remark = if matches!(desk.shed.reason, Reason::Recursion) {
+        Remark::Prohibited
+    } else if is_shed && !ruling.held {
+        Remark::RateLimit
+    } else if matches!(ruling.note, Note::Trip) {
+        Remark::Loop
+    } else {
+        Remark::Held
+    };
     match verdict {
-        Verdict::Answer if matches!(ruling.note, Note::Trip) => EDE_OTHER as u32,
-        Verdict::Answer => EDE_CACHED_ERROR as u32,
+        Verdict::Answer => remark as u32,
         Verdict::Drop => DROP,
         Verdict::Pass | Verdict::WouldAnswer | Verdict::WouldDrop => PASS,
     }
@@ -201,11 +291,12 @@ pub(crate) fn act<D: Door>(door: &D, headers: Headers, case: *const Case, ruling
 
 /// Plans the answer to the query in the packet. `None` if the packet is not what it was.
 #[inline(always)]
-pub(crate) fn plan<D: Door>(door: &D, headers: Headers, info_code: u32) -> Option<Plan> {
+pub(crate) fn plan<D: Door>(door: &D, headers: Headers, remark: u32) -> Option<Plan> {
     let packet = headers.unpack();
     let frame = door.frame();
     let (start, end) = packet.payload(&frame)?;
-    let message = Message::read_by(&frame, start, end, |at| door.name_len(at)).ok()?;
+    let message = Message::read_by(&frame, start, end, |at| door.name(at)).ok()?;
     let checksum = door.checksum(&frame, &packet, end - packet.transport_at);
-    Plan::new(&frame, &packet, &message, bench::rcode(), info_code as u16, checksum)
+    let remark = Remark::from_u32(remark);
+    Plan::new(&frame, &packet, &message, bench::rcode(), remark, checksum)
 }

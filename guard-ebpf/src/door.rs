@@ -2,13 +2,17 @@
 
 use guard_common::{
     answer::Checksum,
-    judge::Ruling,
+    budget::Service,
     key::Key,
     packet::{Family, Packet, Transport},
-    question::{Question, Unreadable},
+    question::{Message, Name, Question, Unreadable},
+    sample::Kind,
 };
 
-use crate::{bench::Case, frame::Frame};
+use crate::{
+    bench::{Case, Desk},
+    frame::Frame,
+};
 
 /// A hook with a packet at it.
 pub(crate) trait Door {
@@ -24,11 +28,20 @@ pub(crate) trait Door {
     /// The interface.
     fn ifindex(&self) -> u32;
 
-    /// Bytes of the name at an offset.
-    fn name_len(&self, name_at: usize) -> Result<usize, Unreadable>;
+    /// Packets on the wire: a GSO packet is several.
+    fn packets(&self) -> u32;
+
+    /// The link-local service under a budget that the packet goes to: [`NO_LINK`], or a [`Link`].
+    fn link(&self) -> u32;
+
+    /// The name at an offset.
+    fn name(&self, name_at: usize) -> Result<Name, Unreadable>;
 
     /// The key of a question.
     fn key(&self, question: &Question) -> Option<Key>;
+
+    /// The digest of the zone that the last so many labels of a name are; 0 if it has fewer.
+    fn zone(&self, message: &Message, labels: u8) -> u64;
 
     /// Whether the UDP checksum in the packet is complete.
     fn checksum(&self, frame: &Frame, packet: &Packet, udp_len: usize) -> Checksum;
@@ -43,10 +56,39 @@ pub(crate) trait Door {
     fn read(&self, headers: Headers, case: &mut Case) -> u32;
 
     /// `dns::act` behind a function call.
-    fn act(&self, headers: Headers, case: &Case, ruling: &Ruling) -> u32;
+    fn act(&self, headers: Headers, desk: &mut Desk) -> u32;
 
-    /// Makes the packet an answer and sends it back; tells what the program is to return.
-    fn answer(&self, headers: Headers, info_code: u32) -> u32;
+    /// `sample::show` behind a function call.
+    fn show(&self, desk: &Desk, kind: Kind, weight: u32);
+
+    /// Makes the packet an answer with a [`guard_common::answer::Remark`] and sends it back; tells what the program is to
+    /// return.
+    fn answer(&self, headers: Headers, remark: u32) -> u32;
+}
+
+/// What [`Door::link`] returns for a packet that is no link-local budget's.
+pub(crate) const NO_LINK: u32 = 0;
+
+/// The number of a link-local budget, and the service that a packet of its goes to.
+#[derive(Clone, Copy)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) service: Service,
+}
+
+impl Link {
+    #[inline(always)]
+    pub(crate) const fn pack(self) -> u32 {
+        1 << 31 | self.index << 8 | self.service as u32
+    }
+
+    #[inline(always)]
+    pub(crate) const fn unpack(packed: u32) -> Self {
+        Self {
+            index: packed >> 8 & 0xff,
+            service: Service::from_u8(packed as u8),
+        }
+    }
 }
 
 /// A [`Packet`] and its direction in two numbers, to hand them to a function.

@@ -1,5 +1,6 @@
 //! Telling the agent.
 
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use guard_common::{
     address::Address,
     bytes::Bytes,
@@ -9,12 +10,13 @@ use guard_common::{
     packet::Packet,
     question::Message,
     remedy::Verdict,
+    sample::Sample,
 };
 
 use crate::{
-    bench::Case,
+    bench::{Case, Desk},
     frame::Frame,
-    maps::{DeviceCounters, EVENTS},
+    maps::{DeviceCounters, EVENTS, SAMPLES},
 };
 
 /// What the agent is told beside the ruling.
@@ -43,15 +45,15 @@ pub(crate) fn tell(
     // SAFETY: the entry has room for an event; every field but the unused end of the name is written.
     unsafe {
         (*event).at_ns = sighted.case.now_ns;
-        (*event).key = sighted.case.key.0;
-        (*event).ifindex = sighted.case.ifindex;
+        (*event).key = sighted.case.subject.key.0;
+        (*event).ifindex = sighted.case.subject.ifindex;
         (*event).age_ticks = ruling.age_ticks;
         (*event).hold_ticks = ruling.hold_ticks;
         (*event).held = ruling.held_in_hold;
         (*event).note = ruling.note as u8;
         (*event).evidence = ruling.evidence as u8;
         (*event).verdict = sighted.verdict as u8;
-        (*event).egress = sighted.case.egress as u8;
+        (*event).egress = sighted.case.subject.egress as u8;
         (*event).hops = ruling.hops;
         (*event).recirculated = ruling.recirculated;
         (*event).source_port = packet.source_port;
@@ -63,22 +65,68 @@ pub(crate) fn tell(
         (*event).spare = 0;
         (*event).source = sighted.source.0;
         (*event).destination = sighted.destination.0;
-        copy_name(frame, message, &raw mut (*event).name);
+        copy_name(
+            frame,
+            message.question.name_at,
+            message.question.name_len,
+            &raw mut (*event).name,
+        );
     }
     entry.submit(0);
 }
 
+/// Shows the agent a query, which stands for `weight` of its kind; if the ring buffer is full, that is counted.
+///
+/// The agent is not woken: it looks several times a second.
+#[inline(always)]
+pub(crate) fn show(frame: &Frame, desk: *const Desk, kind: u32, weight: u32) {
+    // SAFETY: the callers pass references; the verifier wants the check for null.
+    let Some(desk) = (unsafe { desk.as_ref() }) else { return };
+    let case = &desk.case;
+    let Some(mut entry) = SAMPLES.reserve(0) else {
+        if let Some(counters) = DeviceCounters::of(case.subject.ifindex) {
+            counters.count(Counter::SamplesLost);
+        }
+        return;
+    };
+    let sample: *mut Sample = entry.as_mut_ptr();
+    // SAFETY: the entry has room for a sample; every field but the unused end of the name is written.
+    unsafe {
+        (*sample).at_ns = case.now_ns;
+        (*sample).weight = weight;
+        (*sample).ifindex = case.subject.ifindex;
+        (*sample).row = desk.shed.row;
+        (*sample).verdict = desk.verdict as u8;
+        (*sample).reason = desk.shed.reason as u8;
+        (*sample).egress = case.subject.egress as u8;
+        (*sample).kind = kind as u8;
+        (*sample).qtype = case.subject.qtype;
+        (*sample).name_len = case.name_len;
+        (*sample).spare = 0;
+        (*sample).client = case.subject.client.0;
+        (*sample).server = case.subject.server.0;
+        copy_name(
+            frame,
+            case.name_at as usize,
+            case.name_len as usize,
+            &raw mut (*sample).name,
+        );
+    }
+    entry.submit(BPF_RB_NO_WAKEUP.into());
+}
+
 /// Copies the name in words. The last of them may reach into type and class; the reader goes by the length.
 #[inline(always)]
-unsafe fn copy_name(frame: &Frame, message: &Message, room: *mut [u8; NAME_ROOM]) {
+unsafe fn copy_name(frame: &Frame, name_at: usize, name_len: usize, room: *mut [u8; NAME_ROOM]) {
     let words = room.cast::<u32>();
     for word in 0..NAME_ROOM / 4 {
-        if word * 4 >= message.question.name_len {
+        if word * 4 >= name_len {
             break;
         }
-        if let Some(four) = frame.ne32(message.question.name_at + word * 4) {
-            // SAFETY: `word` is below the words of the room, which is aligned to eight bytes.
-            unsafe { words.add(word).write(four) };
-        }
+        let Some(four) = frame.ne32(name_at + word * 4) else {
+            break;
+        };
+        // SAFETY: `word` is below the words of the room, which is aligned to eight bytes.
+        unsafe { words.add(word).write(four) };
     }
 }

@@ -6,31 +6,38 @@
 
 use guard_common::{
     counter::Counter,
+    judge::Note,
     packet::{Packet, Stop},
+    policy::Action,
+    remedy::{Reason, Shed, Verdict},
+    sample::Kind,
 };
 
 use crate::{
-    bench::{self, NO_CASE, NO_RULING},
+    bench::{self, Desk},
     dns,
-    door::{Door, Headers},
-    maps::{CONTROL, DeviceCounters, POLICIES},
+    door::{Door, Headers, Link, NO_LINK},
+    maps::{CONTROL, DESKS, DeviceCounters, POLICIES},
 };
 
 /// Judges one packet; tells what the program is to return.
 #[inline(always)]
 pub(crate) fn judge<D: Door>(door: &D) -> u32 {
+    // A packet to a link-local service counts, whatever it is.
+    let link = if D::EGRESS { door.link() } else { NO_LINK };
     let packet = match Packet::walk(&door.frame()) {
         Ok(packet) => packet,
-        Err(Stop::Other) => return D::PASS,
         Err(stop) => {
-            if let Some(counters) = DeviceCounters::of(door.ifindex()) {
+            if !matches!(stop, Stop::Other)
+                && let Some(counters) = DeviceCounters::of(door.ifindex())
+            {
                 counters.count(if matches!(stop, Stop::Fragment) {
                     Counter::Fragments
                 } else {
                     Counter::BadHeader
                 });
             }
-            return D::PASS;
+            return pass(door, link);
         }
     };
     let Some(control) = CONTROL.get(0) else { return D::PASS };
@@ -38,22 +45,88 @@ pub(crate) fn judge<D: Door>(door: &D) -> u32 {
         return D::PASS;
     };
     if !policy.has_port(packet.destination_port) && !policy.has_port(packet.source_port) {
-        return D::PASS;
+        return pass(door, link);
     }
+    let Some(desk) = DESKS.get_ptr_mut(0) else {
+        return D::PASS;
+    };
+    // SAFETY: the slot of this CPU, on which no other of our programs runs now.
+    let desk = unsafe { &mut *desk };
+    desk.shed = NOT_SHED;
+    desk.verdict = Verdict::Pass as u32;
+    desk.ruling.held = false;
+    desk.ruling.note = Note::None;
     // One after the other and not one in the other: together, their variables do not fit the stack of a program.
     let headers = Headers::pack(&packet, D::EGRESS);
-    let (mut case, mut ruling) = (NO_CASE, NO_RULING);
-    let worth_acting = match door.read(headers, &mut case) {
-        dns::QUERY => bench::query(&case, &mut ruling),
-        dns::ANSWER => bench::answered(&case, &mut ruling),
-        _ => false,
+    let acts = match door.read(headers, &mut desk.case) {
+        dns::QUERY => {
+            let worth_acting = bench::query(&mut desk.case, &mut desk.ruling);
+            bench::sheds(policy, desk, link) || worth_acting
+        }
+        dns::ANSWER => {
+            if bench::answered(&desk.case, &mut desk.ruling) {
+                door.act(headers, desk);
+            }
+            return pass(door, link);
+        }
+        dns::CONNECTION => bench::sheds_connection(desk, link),
+        _ => return pass(door, link),
     };
-    if !worth_acting {
-        return D::PASS;
+    let does = if acts { door.act(headers, desk) } else { dns::PASS };
+    let is_query = desk.case.name_len != 0;
+    if is_query {
+        show(door, desk);
     }
-    match door.act(headers, &case, &ruling) {
-        dns::PASS => D::PASS,
-        dns::DROP => D::DROP,
-        info_code => door.answer(headers, info_code),
+    match does {
+        dns::PASS => {
+            if link != NO_LINK
+                && let Some(counters) = DeviceCounters::of(door.ifindex())
+            {
+                counters.count_link(Link::unpack(link).service, desk.case.packets);
+            }
+            D::PASS
+        }
+        dns::DROP => {
+            bench::settle(desk.case.flow);
+            D::DROP
+        }
+        remark => {
+            bench::settle(desk.case.flow);
+            door.answer(headers, remark)
+        }
     }
 }
+
+/// Lets a packet go on that nobody sheds.
+#[inline(always)]
+fn pass<D: Door>(door: &D, link: u32) -> u32 {
+    if D::EGRESS {
+        bench::charge(link, door.ifindex(), door.packets());
+    }
+    D::PASS
+}
+
+/// Shows the agent some of the queries, and some of those that are shed.
+#[inline(always)]
+fn show<D: Door>(door: &D, desk: &Desk) {
+    if !desk.case.subject.elsewhere {
+        let weight = bench::draw(Kind::Query, desk.case.now_ns);
+        if weight != 0 {
+            door.show(desk, Kind::Query, weight);
+        }
+    }
+    if !matches!(desk.shed.reason, Reason::Loop) {
+        let weight = bench::draw(Kind::Shed, desk.case.now_ns);
+        if weight != 0 {
+            door.show(desk, Kind::Shed, weight);
+        }
+    }
+}
+
+/// What no budget has anything against.
+const NOT_SHED: Shed = Shed {
+    row: Shed::NO_ROW,
+    reason: Reason::Loop,
+    action: Action::Answer,
+    observes: false,
+};

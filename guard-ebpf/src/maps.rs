@@ -7,14 +7,18 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use guard_common::{
-    abi::{ALLOWANCE_SLOTS, DEVICE_SLOTS, EVENT_BYTES, FLOW_LINES, KEY_BUCKETS},
-    counter::{COUNTERS as COUNTER_ROOM, Counter, Counters},
+    abi::{ALLOWANCE_SLOTS, DEVICE_SLOTS, EVENT_BYTES, FLOW_LINES, KEY_BUCKETS, METER_LINES, SAMPLE_BYTES},
+    budget::{LinkBudget, MAX_LINKS, MeterLine, Service},
+    counter::{COUNTERS as COUNTER_ROOM, Counter, Counters, RowCount, link_index},
     event::Event,
     flow::FlowLine,
     judge::{KeyBucket, Note, Ruling},
-    policy::{Control, Policy},
+    policy::{Control, MAX_ROWS, Policy},
     remedy::Allowance,
+    sample::{Sample, Sampler},
 };
+
+use crate::bench::Desk;
 
 /// What is read first.
 #[btf_map]
@@ -43,6 +47,31 @@ pub(crate) static COUNTERS: PerCpuArray<Counters, DEVICE_SLOTS> = PerCpuArray::n
 /// News for the agent.
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<Event, EVENT_BYTES> = RingBuf::new();
+
+/// Buckets and shares.
+#[btf_map]
+pub(crate) static METERS: Array<MeterLine, METER_LINES> = Array::new();
+
+/// The link-local budget of each interface that has one.
+#[btf_map]
+pub(crate) static LINKS: Array<LinkBudget, MAX_LINKS> = Array::new();
+
+/// What each row of the policy counted.
+#[btf_map]
+pub(crate) static ROWS: PerCpuArray<RowCount, MAX_ROWS> = PerCpuArray::new();
+
+/// Which queries are shown: of all, and of those that are shed.
+#[btf_map]
+pub(crate) static SAMPLERS: PerCpuArray<Sampler, 2> = PerCpuArray::new();
+
+/// Queries shown to the agent.
+#[btf_map]
+pub(crate) static SAMPLES: RingBuf<Sample, SAMPLE_BYTES> = RingBuf::new();
+
+/// Where a packet is judged. A program has 512 bytes of stack, which is not enough for it; and while one of our programs
+/// runs, no other does on its CPU.
+#[btf_map]
+pub(crate) static DESKS: PerCpuArray<Desk, 1> = PerCpuArray::new();
 
 /// The counters of one interface on this CPU.
 #[derive(Clone, Copy)]
@@ -74,9 +103,20 @@ impl DeviceCounters {
         }
     }
 
+    /// Counts packets to a link-local service.
+    #[inline(always)]
+    pub(crate) fn count_link(self, service: Service, packets: u32) {
+        self.add(link_index(service), packets as u64);
+    }
+
     /// Adds one to the counter at an index.
     #[inline(always)]
     pub(crate) fn count_at(self, index: usize) {
+        self.add(index, 1);
+    }
+
+    #[inline(always)]
+    fn add(self, index: usize, count: u64) {
         let mut index = index;
         // SAFETY: the pointer is that of a live per-CPU slot, the index is masked to its room (where the optimiser, who
         // knows that it is small, cannot leave the mask out: the verifier does not know), and nothing else runs on this
@@ -84,7 +124,7 @@ impl DeviceCounters {
         unsafe {
             asm!("{0} &= {1}", inout(reg) index, const COUNTER_ROOM - 1, options(pure, nomem, nostack));
             let counter = (&raw mut (*self.0).0).cast::<u64>().add(index);
-            *counter = (*counter).wrapping_add(1);
+            *counter = (*counter).wrapping_add(count);
         }
     }
 }

@@ -4,31 +4,31 @@
 
 use guard_common::{
     key::Key,
-    question::{self, Question, Unreadable},
+    question::{Name, Question, Unreadable},
 };
 
 use crate::{frame::Frame, maps::CONTROL};
 
-/// What `name_len` returns for a name it does not accept.
-const BAD_NAME: u32 = 0x100;
-/// What `name_len` returns for a name that ends before it is over.
-const SHORT: u32 = 0x200;
+/// What `name` returns for a name it does not accept. No name is 0 bytes long.
+const BAD_NAME: u64 = 0x100;
+/// What `name` returns for a name that ends before it is over.
+const SHORT: u64 = 0x200;
 
 #[inline(always)]
-pub(crate) fn name_len(frame: &Frame, name_at: u32) -> u32 {
-    match question::name_len(frame, name_at as usize) {
-        Ok(len) => len as u32,
+pub(crate) fn name(frame: &Frame, name_at: u32) -> u64 {
+    match Name::walk(frame, name_at as usize) {
+        Ok(name) => name.number(),
         Err(Unreadable::Short) => SHORT,
         Err(_) => BAD_NAME,
     }
 }
 
 #[inline(always)]
-pub(crate) const fn unpack_name_len(returned: u32) -> Result<usize, Unreadable> {
+pub(crate) const fn unpack_name(returned: u64) -> Result<Name, Unreadable> {
     match returned {
-        1..BAD_NAME => Ok(returned as usize),
         SHORT => Err(Unreadable::Short),
-        _ => Err(Unreadable::Name),
+        BAD_NAME => Err(Unreadable::Name),
+        number => Ok(Name::from_number(number)),
     }
 }
 
@@ -56,6 +56,20 @@ pub(crate) fn key(frame: &Frame, packed: u64) -> u64 {
         Some(key) => key.0,
         None => 0,
     }
+}
+
+/// The digest of a zone: the key of a name without a type.
+#[inline(always)]
+pub(crate) fn zone(frame: &Frame, name: u64, name_at: u32, labels: u32) -> u64 {
+    let name = Name::from_number(name);
+    let Some(at) = name.zone_at(labels as u8) else { return 0 };
+    let zone = Question {
+        name_at: name_at as usize + at,
+        name_len: name.len() - at,
+        qtype: 0,
+        qclass: 0,
+    };
+    key(frame, pack_question(&zone))
 }
 
 #[inline(always)]

@@ -7,16 +7,17 @@ use aya_ebpf::{
 use guard_common::{
     answer::{Checksum, checksum_state},
     counter::Counter,
-    judge::Ruling,
     key::Key,
-    packet::{MAX_WALK, Packet},
-    question::{Question, Unreadable},
+    packet::{MAX_WALK, Packet, destination},
+    question::{Message, Name, Question, Unreadable},
+    sample::Kind,
 };
 
 use crate::{
-    bench::Case,
+    bench::{self, Case, Desk},
     dns,
-    door::{Door, Headers},
+    door::{Door, Headers, Link, NO_LINK},
+    event,
     frame::Frame,
     hook,
     maps::DeviceCounters,
@@ -77,8 +78,23 @@ impl<const EGRESS: bool> Door for TcDoor<EGRESS> {
     }
 
     #[inline(always)]
-    fn name_len(&self, name_at: usize) -> Result<usize, Unreadable> {
-        step::unpack_name_len(tc_name_len(self.0, name_at as u32))
+    fn packets(&self) -> u32 {
+        // SAFETY: the context of this call.
+        let segments = unsafe { (*self.0).gso_segs };
+        if segments > 1 { segments } else { 1 }
+    }
+
+    #[inline(always)]
+    fn link(&self) -> u32 {
+        match bench::policy() {
+            Some(policy) if !policy.link.is_empty() => tc_link(self.0),
+            _ => NO_LINK,
+        }
+    }
+
+    #[inline(always)]
+    fn name(&self, name_at: usize) -> Result<Name, Unreadable> {
+        step::unpack_name(tc_name(self.0, name_at as u32))
     }
 
     #[inline(always)]
@@ -87,13 +103,19 @@ impl<const EGRESS: bool> Door for TcDoor<EGRESS> {
     }
 
     #[inline(always)]
+    fn zone(&self, message: &Message, labels: u8) -> u64 {
+        let name_at = message.question.name_at as u32;
+        tc_zone(self.0, message.name.number(), name_at, labels as u32)
+    }
+
+    #[inline(always)]
     fn checksum(&self, frame: &Frame, packet: &Packet, udp_len: usize) -> Checksum {
         checksum_state(frame, packet, udp_len)
     }
 
     #[inline(always)]
-    fn answer(&self, headers: Headers, info_code: u32) -> u32 {
-        if tc_answer(self.0, headers.offsets, info_code) == 0 {
+    fn answer(&self, headers: Headers, remark: u32) -> u32 {
+        if tc_answer(self.0, headers.offsets, remark) == 0 {
             if let Some(counters) = DeviceCounters::of(self.ifindex()) {
                 counters.count(Counter::AnswerFailed);
             }
@@ -111,17 +133,23 @@ impl<const EGRESS: bool> Door for TcDoor<EGRESS> {
     }
 
     #[inline(always)]
-    fn act(&self, headers: Headers, case: &Case, ruling: &Ruling) -> u32 {
+    fn act(&self, headers: Headers, desk: &mut Desk) -> u32 {
         #[cfg(feature = "log")]
         aya_log_ebpf::debug!(
             &aya_ebpf::programs::TcContext::new(self.0),
-            "key {:x}: note {}, held {}, {} hops",
-            case.key.0,
-            ruling.note as u8,
-            ruling.held as u8,
-            ruling.hops
+            "key {:x}: note {}, held {}, {} hops, shed for {}",
+            desk.case.subject.key.0,
+            desk.ruling.note as u8,
+            desk.ruling.held as u8,
+            desk.ruling.hops,
+            desk.shed.reason as u8
         );
-        tc_act(self.0, headers.offsets, headers.ports, case, ruling)
+        tc_act(self.0, headers.offsets, headers.ports, desk)
+    }
+
+    #[inline(always)]
+    fn show(&self, desk: &Desk, kind: Kind, weight: u32) {
+        tc_show(self.0, desk, kind as u32, weight);
     }
 }
 
@@ -133,20 +161,21 @@ extern "C" fn tc_read(context: *mut __sk_buff, offsets: u64, ports: u32, case: *
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tc_act(
-    context: *mut __sk_buff,
-    offsets: u64,
-    ports: u32,
-    case: *const Case,
-    ruling: *const Ruling,
-) -> u32 {
-    dns::act(&TcDoor::<false>(context), Headers { offsets, ports }, case, ruling)
+extern "C" fn tc_act(context: *mut __sk_buff, offsets: u64, ports: u32, desk: *mut Desk) -> u32 {
+    dns::act(&TcDoor::<false>(context), Headers { offsets, ports }, desk)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tc_name_len(context: *mut __sk_buff, name_at: u32) -> u32 {
-    step::name_len(&TcDoor::<false>(context).frame(), name_at)
+extern "C" fn tc_show(context: *mut __sk_buff, desk: *const Desk, kind: u32, weight: u32) -> u32 {
+    event::show(&TcDoor::<false>(context).frame(), desk, kind, weight);
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_name(context: *mut __sk_buff, name_at: u32) -> u64 {
+    step::name(&TcDoor::<false>(context).frame(), name_at)
 }
 
 #[unsafe(no_mangle)]
@@ -155,13 +184,33 @@ extern "C" fn tc_key(context: *mut __sk_buff, question: u64) -> u64 {
     step::key(&TcDoor::<false>(context).frame(), question)
 }
 
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_zone(context: *mut __sk_buff, name: u64, name_at: u32, labels: u32) -> u64 {
+    step::zone(&TcDoor::<false>(context).frame(), name, name_at, labels)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_link(context: *mut __sk_buff) -> u32 {
+    let door = TcDoor::<true>(context);
+    let Some(policy) = bench::policy() else { return NO_LINK };
+    let Some(index) = policy.link.link_of(door.ifindex()) else {
+        return NO_LINK;
+    };
+    match destination(&door.frame()).and_then(|address| policy.link.service_at(&address)) {
+        Some(service) => Link { index, service }.pack(),
+        None => NO_LINK,
+    }
+}
+
 /// Turns the query into its answer; 0 if that fails, with the packet half written. The ports are not handed over: an
 /// argument that a function does not read is left unset by the optimiser, which the verifier does not accept.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tc_answer(context: *mut __sk_buff, offsets: u64, info_code: u32) -> u32 {
+extern "C" fn tc_answer(context: *mut __sk_buff, offsets: u64, remark: u32) -> u32 {
     let door = TcDoor::<false>(context);
-    let Some(plan) = dns::plan(&door, Headers { offsets, ports: 0 }, info_code) else {
+    let Some(plan) = dns::plan(&door, Headers { offsets, ports: 0 }, remark) else {
         return 0;
     };
     // SAFETY: the context of this call. The helper makes the whole packet linear and writable.

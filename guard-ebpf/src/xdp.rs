@@ -10,16 +10,17 @@ use aya_ebpf::{
 use guard_common::{
     answer::Checksum,
     counter::Counter,
-    judge::Ruling,
     key::Key,
     packet::Packet,
-    question::{Question, Unreadable},
+    question::{Message, Name, Question, Unreadable},
+    sample::Kind,
 };
 
 use crate::{
-    bench::Case,
+    bench::{Case, Desk},
     dns,
-    door::{Door, Headers},
+    door::{Door, Headers, NO_LINK},
+    event,
     frame::Frame,
     hook,
     maps::DeviceCounters,
@@ -57,13 +58,30 @@ impl Door for XdpDoor {
     }
 
     #[inline(always)]
-    fn name_len(&self, name_at: usize) -> Result<usize, Unreadable> {
-        step::unpack_name_len(xdp_name_len(self.0, name_at as u32))
+    fn packets(&self) -> u32 {
+        1
+    }
+
+    /// Packets that leave do not come here.
+    #[inline(always)]
+    fn link(&self) -> u32 {
+        NO_LINK
+    }
+
+    #[inline(always)]
+    fn name(&self, name_at: usize) -> Result<Name, Unreadable> {
+        step::unpack_name(xdp_name(self.0, name_at as u32))
     }
 
     #[inline(always)]
     fn key(&self, question: &Question) -> Option<Key> {
         step::unpack_key(xdp_key(self.0, step::pack_question(question)))
+    }
+
+    #[inline(always)]
+    fn zone(&self, message: &Message, labels: u8) -> u64 {
+        let name_at = message.question.name_at as u32;
+        xdp_zone(self.0, message.name.number(), name_at, labels as u32)
     }
 
     /// What XDP sends, nobody completes.
@@ -73,8 +91,8 @@ impl Door for XdpDoor {
     }
 
     #[inline(always)]
-    fn answer(&self, headers: Headers, info_code: u32) -> u32 {
-        if xdp_answer(self.0, headers.offsets, info_code) == 0 {
+    fn answer(&self, headers: Headers, remark: u32) -> u32 {
+        if xdp_answer(self.0, headers.offsets, remark) == 0 {
             if let Some(counters) = DeviceCounters::of(self.ifindex()) {
                 counters.count(Counter::AnswerFailed);
             }
@@ -89,17 +107,23 @@ impl Door for XdpDoor {
     }
 
     #[inline(always)]
-    fn act(&self, headers: Headers, case: &Case, ruling: &Ruling) -> u32 {
+    fn act(&self, headers: Headers, desk: &mut Desk) -> u32 {
         #[cfg(feature = "log")]
         aya_log_ebpf::debug!(
             &aya_ebpf::programs::XdpContext::new(self.0),
-            "key {:x}: note {}, held {}, {} hops",
-            case.key.0,
-            ruling.note as u8,
-            ruling.held as u8,
-            ruling.hops
+            "key {:x}: note {}, held {}, {} hops, shed for {}",
+            desk.case.subject.key.0,
+            desk.ruling.note as u8,
+            desk.ruling.held as u8,
+            desk.ruling.hops,
+            desk.shed.reason as u8
         );
-        xdp_act(self.0, headers.offsets, headers.ports, case, ruling)
+        xdp_act(self.0, headers.offsets, headers.ports, desk)
+    }
+
+    #[inline(always)]
+    fn show(&self, desk: &Desk, kind: Kind, weight: u32) {
+        xdp_show(self.0, desk, kind as u32, weight);
     }
 }
 
@@ -111,14 +135,21 @@ extern "C" fn xdp_read(context: *mut xdp_md, offsets: u64, ports: u32, case: *mu
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn xdp_act(context: *mut xdp_md, offsets: u64, ports: u32, case: *const Case, ruling: *const Ruling) -> u32 {
-    dns::act(&XdpDoor(context), Headers { offsets, ports }, case, ruling)
+extern "C" fn xdp_act(context: *mut xdp_md, offsets: u64, ports: u32, desk: *mut Desk) -> u32 {
+    dns::act(&XdpDoor(context), Headers { offsets, ports }, desk)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn xdp_name_len(context: *mut xdp_md, name_at: u32) -> u32 {
-    step::name_len(&XdpDoor(context).frame(), name_at)
+extern "C" fn xdp_show(context: *mut xdp_md, desk: *const Desk, kind: u32, weight: u32) -> u32 {
+    event::show(&XdpDoor(context).frame(), desk, kind, weight);
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xdp_name(context: *mut xdp_md, name_at: u32) -> u64 {
+    step::name(&XdpDoor(context).frame(), name_at)
 }
 
 #[unsafe(no_mangle)]
@@ -127,13 +158,19 @@ extern "C" fn xdp_key(context: *mut xdp_md, question: u64) -> u64 {
     step::key(&XdpDoor(context).frame(), question)
 }
 
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xdp_zone(context: *mut xdp_md, name: u64, name_at: u32, labels: u32) -> u64 {
+    step::zone(&XdpDoor(context).frame(), name, name_at, labels)
+}
+
 /// Turns the query into its answer; 0 if that fails, with the packet half written. The ports are not handed over: an
 /// argument that a function does not read is left unset by the optimiser, which the verifier does not accept.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn xdp_answer(context: *mut xdp_md, offsets: u64, info_code: u32) -> u32 {
+extern "C" fn xdp_answer(context: *mut xdp_md, offsets: u64, remark: u32) -> u32 {
     let door = XdpDoor(context);
-    let Some(plan) = dns::plan(&door, Headers { offsets, ports: 0 }, info_code) else {
+    let Some(plan) = dns::plan(&door, Headers { offsets, ports: 0 }, remark) else {
         return 0;
     };
     let longer = plan.frame_len() as i32 - door.frame().len() as i32;

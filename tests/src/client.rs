@@ -126,7 +126,7 @@ async fn connect(server: SocketAddr) -> Result<Option<UdpSocket>> {
 }
 
 /// The next response with this ID; whatever else comes is not for us.
-async fn receive(socket: &UdpSocket, id: u16) -> Message {
+pub(crate) async fn receive(socket: &UdpSocket, id: u16) -> Message {
     let mut buffer = [0; 4096];
     loop {
         // ECONNREFUSED from an ICMP: the server is not there yet, or not any more.

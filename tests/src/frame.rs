@@ -15,8 +15,18 @@ use hickory_proto::{
 
 use crate::question::Question;
 
-/// The EXTRA-TEXT that the guard puts beside its EDE.
-pub const EXTRA_TEXT: &str = "dnsguard: query loop";
+/// The Extended DNS Error that the guard puts into an answer: INFO-CODE and EXTRA-TEXT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ede(pub u16, pub &'static str);
+
+/// Of the query that gives a loop away.
+pub const LOOP: Ede = Ede(0, "dnsguard: query loop");
+/// Of those after it.
+pub const HELD: Ede = Ede(13, "dnsguard: query loop");
+/// Of a query over budget.
+pub const RATE_LIMIT: Ede = Ede(0, "dnsguard: rate limit");
+/// Of a query for recursion by a stranger.
+pub const PROHIBITED: Ede = Ede(18, "dnsguard: prohibited");
 
 /// The code of the Extended DNS Error option (RFC 8914 section 2).
 const OPTION_EDE: u16 = 15;
@@ -111,14 +121,15 @@ impl Query {
     }
 
     /// The message that the guard answers with.
-    pub fn answer_message(&self, rcode: ResponseCode, info_code: u16) -> Result<Vec<u8>> {
+    pub fn answer_message(&self, rcode: ResponseCode, ede: Ede) -> Result<Vec<u8>> {
         let mut message = Message::response(self.id, OpCode::Query);
         self.fill(&mut message);
         message.metadata.recursion_available = true;
         message.metadata.response_code = rcode;
         if let Edns0::With { dnssec_ok } = self.edns {
+            let Ede(info_code, text) = ede;
             let mut option = info_code.to_be_bytes().to_vec();
-            option.extend_from_slice(EXTRA_TEXT.as_bytes());
+            option.extend_from_slice(text.as_bytes());
             let mut edns = Edns::new();
             edns.set_max_payload(MAX_PAYLOAD)
                 .set_version(0)
@@ -130,8 +141,8 @@ impl Query {
     }
 
     /// The frame that the guard answers with.
-    pub fn answer_frame(&self, rcode: ResponseCode, info_code: u16) -> Result<Vec<u8>> {
-        self.envelope.back().around(&self.answer_message(rcode, info_code)?)
+    pub fn answer_frame(&self, rcode: ResponseCode, ede: Ede) -> Result<Vec<u8>> {
+        self.envelope.back().around(&self.answer_message(rcode, ede)?)
     }
 
     fn fill(&self, message: &mut Message) {

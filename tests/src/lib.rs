@@ -5,12 +5,13 @@
 //! SIGKILL leaves no namespace, link, pin, file or process behind.
 //!
 //! Read in this order: [`namespace`] (where things run), [`process`] (what runs), [`resolver`] (the real
-//! programs), [`topology`] (how they are wired into loops), [`load`] (traffic that is no loop), [`guard`] (the
-//! agent under test), [`prober`] (a good client and what it got).
+//! programs), [`topology`] (how they are wired into loops), [`load`] (traffic that is no loop), [`flood`] (one query
+//! as fast as it goes), [`guard`] (the agent under test), [`prober`] (a good client and what it got).
 
 #![deny(unsafe_code)]
 
 pub mod client;
+pub mod flood;
 pub mod frame;
 pub mod guard;
 mod http;

@@ -1,15 +1,29 @@
-//! The one place with `unsafe`: tying a child's life to ours.
+//! The one place with `unsafe`: tying a child's life to ours, who runs first, and the few calls of bpf(2) that no library
+//! makes for a program without an ELF file.
 
 #![expect(
     unsafe_code,
-    reason = "std runs code between fork and exec only through an unsafe hook"
+    reason = "std runs code between fork and exec only through an unsafe hook; bpf(2), tgkill(2) and the scheduler's \
+        calls have no safe wrapper"
 )]
 
-use std::{io, os::unix::process::CommandExt as _, process::Command};
+use std::{
+    ffi::CStr,
+    io,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::process::CommandExt as _,
+    },
+    process::Command,
+};
 
 use nix::{
-    sys::{prctl, signal::Signal},
-    unistd::{getpid, getppid},
+    errno::Errno,
+    sys::{
+        prctl,
+        signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
+    },
+    unistd::{Pid, getpid, getppid},
 };
 
 /// Has the kernel kill the child as soon as the *thread* that spawns it is gone.
@@ -31,4 +45,203 @@ pub(crate) fn die_with_spawner(command: &mut Command) {
             }
         });
     }
+}
+
+/// The signal that ends a system call of ours, and nothing else.
+const INTERRUPT: Signal = Signal::SIGUSR1;
+
+/// Makes [`interrupt`] harmless: its signal is handled by doing nothing. System calls then end with `EINTR`.
+pub(crate) fn allow_interrupts() -> Result<(), Errno> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handler does nothing, so it is async-signal-safe; nobody else here uses this signal.
+    unsafe { sigaction(INTERRUPT, &action) }.map(drop)
+}
+
+/// Ends the system call that a thread of this process is in, if it is in one.
+pub(crate) fn interrupt(thread: Pid) {
+    // SAFETY: tgkill(2) takes three numbers. The kernel refuses a thread that is not of this process (any more), and that
+    // is then as good as interrupted.
+    unsafe { libc::syscall(libc::SYS_tgkill, getpid().as_raw(), thread.as_raw(), INTERRUPT as i32) };
+}
+
+/// Has a thread run whenever it can, before all that is not in real time; 0 is the calling thread.
+pub(crate) fn go_first(thread: Pid) -> Result<(), Errno> {
+    let priority = libc::sched_param { sched_priority: 1 };
+    // SAFETY: sched_setscheduler(2) reads the one parameter.
+    let result = unsafe { libc::sched_setscheduler(thread.as_raw(), libc::SCHED_FIFO, &raw const priority) };
+    Errno::result(result).map(drop)
+}
+
+/// Gives a thread most of the processor, in short turns: it runs soon, and who shares the core with it is still left some. Kernels before 6.12 know no short turns.
+pub(crate) fn go_soon(thread: Pid) -> Result<(), Errno> {
+    let attributes = libc::sched_attr {
+        size: size_of::<libc::sched_attr>() as u32,
+        sched_policy: libc::SCHED_OTHER as u32,
+        sched_flags: 0,
+        // Nine times the weight of others.
+        sched_nice: -10,
+        sched_priority: 0,
+        sched_runtime: 100_000,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    // SAFETY: sched_setattr(2) reads as many bytes of the attributes as they say they have.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setattr, thread.as_raw(), &raw const attributes, 0) };
+    Errno::result(result).map(drop)
+}
+
+/// One instruction of a program for the kernel (`struct bpf_insn`, little endian).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Instruction {
+    pub(crate) code: u8,
+    /// The destination in the low four bits, the source in the high ones.
+    pub(crate) registers: u8,
+    pub(crate) offset: i16,
+    pub(crate) immediate: i32,
+}
+
+/// The commands of bpf(2) (`enum bpf_cmd`).
+mod command {
+    pub(super) const MAP_CREATE: u32 = 0;
+    pub(super) const MAP_LOOKUP_ELEM: u32 = 1;
+    pub(super) const PROG_LOAD: u32 = 5;
+    pub(super) const PROG_TEST_RUN: u32 = 10;
+}
+
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
+const BPF_PROG_TYPE_XDP: u32 = 6;
+/// What a test run's program redirects really goes there.
+const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
+
+/// The numbers that a program and we share: an array map with one entry.
+#[derive(Debug)]
+pub(crate) struct Shared<const N: usize> {
+    map: OwnedFd,
+}
+
+impl<const N: usize> Shared<N> {
+    /// All zero.
+    pub(crate) fn new() -> io::Result<Self> {
+        #[repr(C)]
+        struct MapCreate {
+            map_type: u32,
+            key_size: u32,
+            value_size: u32,
+            max_entries: u32,
+        }
+        let mut attributes = MapCreate {
+            map_type: BPF_MAP_TYPE_ARRAY,
+            key_size: 4,
+            value_size: u32::try_from(size_of::<[u64; N]>()).map_err(io::Error::other)?,
+            max_entries: 1,
+        };
+        // SAFETY: MAP_CREATE reads no memory but the attributes.
+        let map = unsafe { bpf(command::MAP_CREATE, &mut attributes) }?;
+        // SAFETY: MAP_CREATE returns a descriptor that is nobody else's.
+        let map = unsafe { OwnedFd::from_raw_fd(map) };
+        Ok(Self { map })
+    }
+
+    /// What stands there now.
+    pub(crate) fn read(&self) -> io::Result<[u64; N]> {
+        #[repr(C)]
+        struct Lookup {
+            map: u32,
+            _padding: u32,
+            key: u64,
+            value: u64,
+            flags: u64,
+        }
+        let key = 0_u32;
+        let mut value = [0_u64; N];
+        let mut attributes = Lookup {
+            map: self.descriptor().unsigned_abs(),
+            _padding: 0,
+            key: &raw const key as u64,
+            value: &raw mut value as u64,
+            flags: 0,
+        };
+        // SAFETY: the kernel reads the 4 bytes of the key and writes the size that the map was made with, which is that
+        // of `value`; both live until the call returns.
+        unsafe { bpf(command::MAP_LOOKUP_ELEM, &mut attributes) }?;
+        Ok(value)
+    }
+
+    /// As an instruction names it.
+    pub(crate) fn descriptor(&self) -> i32 {
+        self.map.as_raw_fd()
+    }
+}
+
+/// Has the kernel verify an XDP program, and loads it.
+pub(crate) fn load_xdp(program: &[Instruction]) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct ProgLoad {
+        program_type: u32,
+        count: u32,
+        instructions: u64,
+        licence: u64,
+    }
+    let licence: &CStr = c"GPL";
+    let mut attributes = ProgLoad {
+        program_type: BPF_PROG_TYPE_XDP,
+        count: u32::try_from(program.len()).map_err(io::Error::other)?,
+        instructions: program.as_ptr() as u64,
+        licence: licence.as_ptr() as u64,
+    };
+    // SAFETY: the kernel reads `count` instructions, which have its layout, and a string that ends with a zero; both
+    // live until the call returns.
+    let program = unsafe { bpf(command::PROG_LOAD, &mut attributes) }?;
+    // SAFETY: PROG_LOAD returns a descriptor that is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(program) })
+}
+
+/// Puts a frame through an XDP program `times` times, as fast as it goes, as if it came in on `lo` of this network; what
+/// the program redirects is really sent. Ends early with `EINTR` when interrupted.
+pub(crate) fn run_live(program: BorrowedFd<'_>, frame: &[u8], times: u32) -> io::Result<()> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct TestRun {
+        program: u32,
+        returned: u32,
+        data_size_in: u32,
+        data_size_out: u32,
+        data_in: u64,
+        data_out: u64,
+        repeat: u32,
+        duration: u32,
+        context_size_in: u32,
+        context_size_out: u32,
+        context_in: u64,
+        context_out: u64,
+        flags: u32,
+        cpu: u32,
+        batch_size: u32,
+        _padding: u32,
+    }
+    let mut attributes = TestRun {
+        program: program.as_raw_fd().unsigned_abs(),
+        data_size_in: u32::try_from(frame.len()).map_err(io::Error::other)?,
+        data_in: frame.as_ptr() as u64,
+        repeat: times,
+        flags: BPF_F_TEST_XDP_LIVE_FRAMES,
+        ..TestRun::default()
+    };
+    // SAFETY: the kernel reads `data_size_in` bytes of the frame, which lives until the call returns; it writes its
+    // results into the attributes' own memory only, through a pointer that may be written to.
+    unsafe { bpf(command::PROG_TEST_RUN, &mut attributes) }.map(drop)
+}
+
+/// bpf(2).
+///
+/// # Safety
+///
+/// `T` is laid out as the fields of `union bpf_attr` for this command, and whatever it points to is as the command asks.
+unsafe fn bpf<T>(command: u32, attributes: &mut T) -> io::Result<i32> {
+    // SAFETY: the kernel reads and writes no more than the size of the attributes there; the rest is the caller's promise.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attributes as *mut T, size_of::<T>()) };
+    let result = Errno::result(result)?;
+    i32::try_from(result).map_err(io::Error::other)
 }

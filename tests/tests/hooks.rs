@@ -18,7 +18,7 @@ use aya::{
 use guard_tests::{
     Namespace,
     client::ask,
-    frame::{EXTRA_TEXT, Query},
+    frame::{HELD, Query},
     guard::{Guard, GuardOptions, Mode},
     programs,
     question::{Question, RecordType, ResponseCode},
@@ -181,7 +181,7 @@ fn is_answer(message: &Message, name: &str, info_code: u16) -> Result<()> {
         anyhow::bail!("no EDE: {message:?}");
     };
     assert_eq!(option[..2], info_code.to_be_bytes());
-    assert_eq!(&option[2..], EXTRA_TEXT.as_bytes());
+    assert_eq!(&option[2..], HELD.1.as_bytes());
     Ok(())
 }
 

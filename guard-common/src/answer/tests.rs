@@ -2,7 +2,7 @@ use std::{format, string::String, vec, vec::Vec};
 
 use etherparse::checksum::u64_16bit_word;
 use guard_tests::{
-    frame::{Edns0, Query, checksums_hold, left_to_the_card},
+    frame::{Edns0, HELD, LOOP, PROHIBITED, Query, RATE_LIMIT, checksums_hold, left_to_the_card},
     question::{Name, RecordType, ResponseCode},
 };
 use proptest::prelude::*;
@@ -18,12 +18,12 @@ fn query(name: &str, ends: [&str; 2]) -> Query {
 }
 
 /// Does to the frame what a door does.
-fn answer(mut frame: Vec<u8>, rcode: u32, info_code: u16, checksum: Checksum) -> Vec<u8> {
+fn answer(mut frame: Vec<u8>, rcode: u32, remark: Remark, checksum: Checksum) -> Vec<u8> {
     let packet = Packet::walk(frame.as_slice()).unwrap();
     let (start, end) = packet.payload(frame.as_slice()).unwrap();
     let message = Message::read(frame.as_slice(), start, end).unwrap();
     assert!(is_answerable(frame.as_slice(), &packet, &message));
-    let plan = Plan::new(frame.as_slice(), &packet, &message, rcode, info_code, checksum).unwrap();
+    let plan = Plan::new(frame.as_slice(), &packet, &message, rcode, remark, checksum).unwrap();
     frame.resize(plan.frame_len(), 0xa5);
     plan.write(frame.as_mut_slice()).unwrap();
     frame
@@ -40,21 +40,21 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn is_as_built_independently(query: &Query) {
-    for (rcode, code, info_code) in [
-        (SERVFAIL, ResponseCode::ServFail, EDE_OTHER),
-        (SERVFAIL, ResponseCode::ServFail, EDE_CACHED_ERROR),
-        (3, ResponseCode::NXDomain, 15),
-        (5, ResponseCode::Refused, 18),
+    for (rcode, remark, code, ede) in [
+        (SERVFAIL, Remark::Loop, ResponseCode::ServFail, LOOP),
+        (SERVFAIL, Remark::Held, ResponseCode::ServFail, HELD),
+        (3, Remark::RateLimit, ResponseCode::NXDomain, RATE_LIMIT),
+        (SERVFAIL, Remark::Prohibited, ResponseCode::Refused, PROHIBITED),
     ] {
-        let expected = query.answer_frame(code, info_code).unwrap();
+        let expected = query.answer_frame(code, ede).unwrap();
         let frame = query.frame().unwrap();
-        let ours = answer(frame.clone(), rcode, info_code, Checksum::Whole);
+        let ours = answer(frame.clone(), rcode, remark, Checksum::Whole);
         assert_eq!(hex(&ours), hex(&expected), "{query:?}");
         assert!(checksums_hold(&ours).unwrap());
         // Ethernet pads short frames.
         let padded = [frame, vec![0; 18]].concat();
         assert_eq!(
-            hex(&answer(padded, rcode, info_code, Checksum::Whole)),
+            hex(&answer(padded, rcode, remark, Checksum::Whole)),
             hex(&expected),
             "padded {query:?}"
         );
@@ -104,12 +104,12 @@ fn names_of_every_length_have_right_checksums() {
 fn a_checksum_that_comes_to_zero_is_sent_as_ones() {
     for (ends, checksum_at) in [(V4, 40), (V6, 60)] {
         let mut query = query("www.example.com", ends);
-        let expected = query.answer_frame(ResponseCode::ServFail, 0).unwrap();
+        let expected = query.answer_frame(ResponseCode::ServFail, LOOP).unwrap();
         let checksum = u16::from_be_bytes([expected[checksum_at], expected[checksum_at + 1]]);
         // The ID that makes up what is missing to zero.
         let sum = u32::from(query.id) + u32::from(checksum);
         query.id = ((sum & 0xffff) + (sum >> 16)) as u16;
-        let expected = query.answer_frame(ResponseCode::ServFail, 0).unwrap();
+        let expected = query.answer_frame(ResponseCode::ServFail, LOOP).unwrap();
         assert_eq!(expected[checksum_at..checksum_at + 2], [0xff, 0xff]);
         is_as_built_independently(&query);
     }
@@ -121,8 +121,8 @@ fn a_query_without_a_checksum_gets_an_answer_with_one() {
     let mut frame = query.frame().unwrap();
     frame[40..42].fill(0);
     assert_eq!(state(&frame), Checksum::Whole);
-    let expected = query.answer_frame(ResponseCode::ServFail, 0).unwrap();
-    assert_eq!(answer(frame, SERVFAIL, 0, Checksum::Whole), expected);
+    let expected = query.answer_frame(ResponseCode::ServFail, LOOP).unwrap();
+    assert_eq!(answer(frame, SERVFAIL, Remark::Loop, Checksum::Whole), expected);
 }
 
 /// What the network card does in the end.
@@ -144,8 +144,8 @@ fn a_checksum_left_to_the_card_stays_left_to_the_card() {
             assert_eq!(state(&partial), Checksum::Partial);
             assert_eq!(complete(partial.clone()), whole, "the test's own card works");
 
-            let expected = query.answer_frame(ResponseCode::ServFail, 0).unwrap();
-            let ours = answer(partial, SERVFAIL, 0, Checksum::Partial);
+            let expected = query.answer_frame(ResponseCode::ServFail, LOOP).unwrap();
+            let ours = answer(partial, SERVFAIL, Remark::Loop, Checksum::Partial);
             assert_eq!(hex(&ours), hex(&left_to_the_card(&expected).unwrap()));
             assert_eq!(hex(&complete(ours)), hex(&expected));
         }
@@ -159,27 +159,27 @@ fn flags_that_a_response_must_not_echo_are_cleared() {
     // AA, TC, Z, AD and an RCODE.
     frame[44] |= 0x06;
     frame[45] |= 0x6f;
-    let ours = answer(frame, SERVFAIL, 0, Checksum::Whole);
-    assert_eq!(ours, query.answer_frame(ResponseCode::ServFail, 0).unwrap());
+    let ours = answer(frame, SERVFAIL, Remark::Loop, Checksum::Whole);
+    assert_eq!(ours, query.answer_frame(ResponseCode::ServFail, LOOP).unwrap());
 }
 
 #[test]
 fn only_an_opt_that_comes_first_is_answered_with_one() {
     let mut query = query("www.example.com", V4);
     query.edns = Edns0::Without;
-    let expected = query.answer_frame(ResponseCode::ServFail, 0).unwrap();
+    let expected = query.answer_frame(ResponseCode::ServFail, LOOP).unwrap();
     // A TSIG record, as far as anybody reads it.
     let mut message = query.message().unwrap();
     message[11] = 1;
     message.extend_from_slice(&[0, 0, 250, 0, 255, 0, 0, 0, 0, 0, 0]);
     let frame = query.envelope.around(&message).unwrap();
-    assert_eq!(answer(frame, SERVFAIL, 0, Checksum::Whole), expected);
+    assert_eq!(answer(frame, SERVFAIL, Remark::Loop, Checksum::Whole), expected);
     // An OPT that is cut short.
     let mut message = query.message().unwrap();
     message[11] = 1;
     message.extend_from_slice(&[0, 0, 41, 4, 208, 0, 0, 0, 0, 0]);
     let frame = query.envelope.around(&message).unwrap();
-    assert_eq!(answer(frame, SERVFAIL, 0, Checksum::Whole), expected);
+    assert_eq!(answer(frame, SERVFAIL, Remark::Loop, Checksum::Whole), expected);
 }
 
 #[test]
@@ -191,8 +191,8 @@ fn options_of_the_query_are_not_sent_back() {
     message[length_at + 1] = 12;
     message.extend_from_slice(&[0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8]);
     let frame = query.envelope.around(&message).unwrap();
-    let expected = query.answer_frame(ResponseCode::ServFail, EDE_CACHED_ERROR).unwrap();
-    assert_eq!(answer(frame, SERVFAIL, EDE_CACHED_ERROR, Checksum::Whole), expected);
+    let expected = query.answer_frame(ResponseCode::ServFail, HELD).unwrap();
+    assert_eq!(answer(frame, SERVFAIL, Remark::Held, Checksum::Whole), expected);
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn an_answer_is_never_longer_than_a_servfail_with_one_ede_needs() {
     for edns in [Edns0::Without, Edns0::With { dnssec_ok: true }] {
         let mut query = query("www.example.com", V4);
         query.edns = edns;
-        let ours = answer(query.frame().unwrap(), SERVFAIL, 0, Checksum::Whole);
+        let ours = answer(query.frame().unwrap(), SERVFAIL, Remark::Loop, Checksum::Whole);
         let growth = ours.len() as isize - query.frame().unwrap().len() as isize;
         assert_eq!(growth, if edns == Edns0::Without { 0 } else { 26 });
     }
@@ -267,7 +267,7 @@ proptest! {
         (query.question.kind, query.id, query.edns) = (kind, id, edns);
         (query.recursion_desired, query.checking_disabled) = flags;
         let frame = query.frame().unwrap();
-        let ours = answer(frame, SERVFAIL, EDE_OTHER, Checksum::Whole);
-        prop_assert_eq!(hex(&ours), hex(&query.answer_frame(ResponseCode::ServFail, EDE_OTHER).unwrap()));
+        let ours = answer(frame, SERVFAIL, Remark::Loop, Checksum::Whole);
+        prop_assert_eq!(hex(&ours), hex(&query.answer_frame(ResponseCode::ServFail, LOOP).unwrap()));
     }
 }

@@ -59,8 +59,9 @@ impl Service {
         }
     }
 
+    /// The service of a number; unknown numbers are `Other`.
     #[inline(always)]
-    const fn from_u8(number: u8) -> Self {
+    pub const fn from_u8(number: u8) -> Self {
         match number {
             0 => Self::Dns,
             1 => Self::Imds,
@@ -199,7 +200,7 @@ impl LinkRules {
             if index as u8 >= self.service_count {
                 break;
             }
-            if self.services[index] == *address {
+            if self.services[index].is(address) {
                 return Some(Service::from_u8(self.service_kinds[index]));
             }
         }

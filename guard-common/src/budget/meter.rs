@@ -12,6 +12,8 @@ pub const SLOTS: usize = 5;
 
 /// Heat halves in 2^10 ticks, about a second.
 const HEAT_HALF_SHIFT: u32 = 10;
+/// Marks a picked slot whose meter is the one that was looked for.
+const KNOWN: u32 = 1 << 31;
 /// Shares halve in 2^8 ticks, about a quarter of a second.
 pub(super) const SHARE_HALF_SHIFT: u32 = 8;
 
@@ -73,27 +75,23 @@ impl MeterLine {
     /// does not follow: it would check everything that comes after once for each slot.
     #[inline(always)]
     fn meter(&mut self, tag: u64, now: Ticks, packets: u32) -> Option<&mut Meter> {
-        let mut found = SLOTS;
-        let (mut coolest, mut least) = (0, u32::MAX);
+        let mut line = self;
+        let mut least = u64::MAX;
+        line.picked = 0;
         for slot in 0..SLOTS {
-            let meter = &self.meters[slot];
-            if meter.tag == tag {
-                found = slot;
+            let Meter { tag: owner, heat, .. } = line.meters[slot];
+            // Nobody's meter is cooler than any.
+            let worth = (heat.roughly(now, HEAT_HALF_SHIFT) as u64) << 1 | (owner != 0) as u64;
+            if owner == tag {
+                line.picked = slot as u32 | KNOWN;
+            } else if worth < least && line.picked & KNOWN == 0 {
+                least = worth;
+                line.picked = slot as u32;
             }
-            let heat = if meter.tag == 0 {
-                0
-            } else {
-                meter.heat.value(now, HEAT_HALF_SHIFT).saturating_add(1)
-            };
-            if heat < least {
-                least = heat;
-                coolest = slot;
-            }
+            line = core::hint::black_box(line);
         }
-        let known = found < SLOTS;
-        self.picked = if known { found as u32 } else { coolest as u32 };
-        let this = core::hint::black_box(self);
-        let meter = this.meters.get_mut(this.picked as usize)?;
+        let known = line.picked & KNOWN != 0;
+        let meter = line.meters.get_mut((line.picked & !KNOWN) as usize)?;
         if !known {
             *meter = Meter {
                 tag,

@@ -17,6 +17,8 @@ mod meter;
 mod rate;
 mod row;
 mod share;
+#[cfg(test)]
+mod tests;
 
 pub use link::{LinkBudget, LinkRules, MAX_LINKS, MAX_SERVICES, Service, exceeds_share, sheds};
 pub use meter::{Meter, MeterLine, SLOTS};

@@ -29,6 +29,13 @@ impl Share {
         (value - ((value >> 1) * rest >> (half_shift & 31))) as u32
     }
 
+    /// What is left of it since the last halving: up to twice its value.
+    #[inline(always)]
+    pub(super) fn roughly(&self, now: Ticks, half_shift: u32) -> u32 {
+        let halvings = now.since(self.at) >> (half_shift & 31);
+        if halvings > 31 { 0 } else { self.sixteenths >> halvings }
+    }
+
     /// Adds packets to what is left.
     #[inline(always)]
     pub fn add(&mut self, now: Ticks, half_shift: u32, packets: u32) {

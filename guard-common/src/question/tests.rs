@@ -23,6 +23,17 @@ fn of(name: &[u8]) -> Vec<u8> {
 }
 
 /// A name of that many bytes in wire form.
+/// The wire form of a plain name.
+fn wire_of(text: &str) -> Vec<u8> {
+    let mut wire = Vec::new();
+    for label in text.split('.').filter(|label| !label.is_empty()) {
+        wire.push(label.len() as u8);
+        wire.extend_from_slice(label.as_bytes());
+    }
+    wire.push(0);
+    wire
+}
+
 fn name_of_len(len: usize) -> Vec<u8> {
     let mut name = Vec::new();
     let mut left = len - 1;
@@ -53,6 +64,31 @@ fn a_query_is_read_as_it_was_written() {
     assert_eq!(&bytes[12..29], b"\x03Www\x07Example\x03com\0");
     assert_eq!(message.question_end(), 33);
     assert!(!message.is_response());
+}
+
+#[test]
+fn zones_begin_where_their_labels_do() {
+    let zone = |text: &str, labels| {
+        let name = wire_of(text);
+        let walked = super::Name::walk(name.as_slice(), 0).unwrap();
+        assert_eq!(walked.len(), name.len());
+        walked.zone_at(labels).map(|at| name[at..].to_vec())
+    };
+    let deep = "h.g.f.e.d.c.b.a";
+    for (text, labels, expected) in [
+        ("www.example.com", 1, Some("com")),
+        ("www.example.com", 2, Some("example.com")),
+        ("www.example.com", 3, Some("www.example.com")),
+        ("www.example.com", 4, None),
+        ("www.example.com", 0, None),
+        ("com", 1, Some("com")),
+        ("com", 2, None),
+        ("", 1, None),
+        (deep, 7, Some("g.f.e.d.c.b.a")),
+        (deep, 8, None),
+    ] {
+        assert_eq!(zone(text, labels), expected.map(wire_of), "{labels} labels of {text}");
+    }
 }
 
 #[test]

@@ -8,11 +8,13 @@ use std::path::Path;
 use aya::{Ebpf, EbpfError, EbpfLoader, maps::MapInfo};
 use guard_common::{
     abi,
-    counter::Counters,
+    budget::{LinkBudget, MAX_LINKS, MeterLine},
+    counter::{Counters, RowCount},
     flow::FlowLine,
     judge::KeyBucket,
-    policy::{Control, Policy},
+    policy::{Control, MAX_ROWS, Policy},
     remedy::Allowance,
+    sample::Sampler,
 };
 use nix::sys::resource::{Resource, setrlimit};
 use tracing::{debug, warn};
@@ -54,7 +56,7 @@ pub(super) fn load(object: &[u8], pins: &Pins) -> Result<Ebpf, ObjectError> {
 }
 
 /// Name, bytes of a value, and entries of each map.
-fn shapes() -> [(&'static str, usize, usize); 7] {
+fn shapes() -> [(&'static str, usize, usize); 12] {
     [
         (abi::CONTROL, size_of::<Control>(), 1),
         (abi::POLICIES, size_of::<Policy>(), 2),
@@ -63,6 +65,11 @@ fn shapes() -> [(&'static str, usize, usize); 7] {
         (abi::ALLOWANCES, size_of::<Allowance>(), abi::ALLOWANCE_SLOTS),
         (abi::COUNTERS, size_of::<Counters>(), abi::DEVICE_SLOTS),
         (abi::EVENTS, 0, abi::EVENT_BYTES),
+        (abi::METERS, size_of::<MeterLine>(), abi::METER_LINES),
+        (abi::LINKS, size_of::<LinkBudget>(), MAX_LINKS),
+        (abi::ROWS, size_of::<RowCount>(), MAX_ROWS),
+        (abi::SAMPLERS, size_of::<Sampler>(), 2),
+        (abi::SAMPLES, 0, abi::SAMPLE_BYTES),
     ]
 }
 
@@ -78,7 +85,8 @@ fn fits(path: &Path, value_size: usize, max_entries: usize) -> bool {
 /// Bytes that the values of each map take.
 pub(super) fn bytes(cpus: usize) -> impl Iterator<Item = (&'static str, u64)> {
     shapes().into_iter().map(move |(name, value_size, max_entries)| {
-        let copies = if name == abi::COUNTERS { cpus } else { 1 };
+        let per_cpu = [abi::COUNTERS, abi::ROWS, abi::SAMPLERS].contains(&name);
+        let copies = if per_cpu { cpus } else { 1 };
         (name, (value_size.max(1) * max_entries * copies) as u64)
     })
 }

@@ -10,6 +10,8 @@ use crate::{Namespace, programs::locate};
 pub struct Dnsdist {
     /// What it does.
     pub duties: Duties,
+    /// Further lines of its configuration file, before its own rules, such as `setMaxUDPOutstanding(1000)`.
+    pub extra: Vec<String>,
 }
 
 impl Dnsdist {
@@ -25,6 +27,7 @@ impl Dnsdist {
         for listen in &self.duties.listen {
             lines.push(format!("addLocal('{listen}')"));
         }
+        lines.extend(self.extra.iter().cloned());
         for zone in self.duties.answers.iter().map(String::as_str).chain([READY]) {
             lines.push(format!("addAction('{zone}.', SpoofAction('{LOCAL_ANSWER}'))"));
         }

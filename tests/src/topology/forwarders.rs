@@ -37,7 +37,10 @@ impl Forwarder {
                 duties,
                 extra: Vec::new(),
             }),
-            Self::Dnsdist => Recipe::Dnsdist(Dnsdist { duties }),
+            Self::Dnsdist => Recipe::Dnsdist(Dnsdist {
+                duties,
+                extra: Vec::new(),
+            }),
         }
     }
 }

@@ -185,6 +185,8 @@ impl Bench {
             active: 0,
             generation: 1,
             secret: SECRET,
+            sample_quota: 8,
+            spare: 0,
         };
         let map = self.ebpf.map_mut(abi::CONTROL).context("no control")?;
         Ok(Array::<_, Control>::try_from(map)?.set(0, control, 0)?)

@@ -119,7 +119,7 @@ fn versions(pair: Pair) -> Result<BTreeMap<&'static str, String>> {
         .collect()
 }
 
-fn kernel() -> Result<String> {
+pub(crate) fn kernel() -> Result<String> {
     let release =
         fs::read_to_string("/proc/sys/kernel/osrelease").context("cannot read the kernel's release from /proc")?;
     Ok(release.trim().to_owned())

@@ -5,6 +5,7 @@
 //! there is nothing to clean up, however it ends.
 
 mod act;
+mod flood;
 mod free;
 mod guarded;
 mod interrupt;
@@ -28,7 +29,7 @@ use std::{
 };
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use self::{pair::Pair, verdict::Verdict};
 use crate::workspace::Workspace;
@@ -47,6 +48,7 @@ use crate::workspace::Workspace;
 #[command(after_help = "Examples:\n  cargo xtask demo              two dnsmasq\n  \
     cargo xtask demo consul       the incident: dnsmasq and consul\n  \
     cargo xtask demo --json       the same as one JSON object")]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct DemoArgs {
     /// Which resolvers form the loop.
     #[arg(value_enum, default_value_t)]
@@ -59,13 +61,28 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=30))]
     seconds: u8,
     /// Everything is built, and this is root: measure. Set by the first half of the demo.
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, global = true)]
     prepared: bool,
+    #[command(subcommand)]
+    other: Option<Other>,
+}
+
+/// What is not a loop.
+#[derive(Subcommand)]
+enum Other {
+    Flood(flood::FloodArgs),
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &DemoArgs) -> Result<ExitCode> {
+    match &args.other {
+        Some(Other::Flood(flood)) => flood::run(workspace, flood, args.prepared),
+        None => run_loop(workspace, args),
+    }
+}
+
+fn run_loop(workspace: &Workspace, args: &DemoArgs) -> Result<ExitCode> {
     if !args.prepared {
-        return preparation::run(workspace, args.pair);
+        return preparation::run(workspace, args.pair.topology().programs());
     }
     interrupt::watch()?;
     let outcome = act::run(args.pair, Duration::from_secs(args.seconds.into()))?;

@@ -12,7 +12,6 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::Pair;
 use crate::{
     agent::{Build, KernelObject},
     root::Root,
@@ -30,14 +29,14 @@ const PASSED_ON: [&str; 6] = [
     "TERM",
 ];
 
-/// Returns only if something is in the way.
-pub(crate) fn run(workspace: &Workspace, pair: Pair) -> Result<ExitCode> {
+/// Brings `programs`; returns only if something is in the way.
+pub(crate) fn run(workspace: &Workspace, programs: &[&str]) -> Result<ExitCode> {
     // Asked first: nobody wants to wait for a build and then hear this.
     let root = Root::find().context(
         "the demo needs root, for network namespaces and to load the guard, and there is no sudo to ask; next: run \
          `cargo xtask demo` as root",
     )?;
-    guard_tests::programs::provide(pair.topology().programs()).context("the demo needs real resolvers")?;
+    guard_tests::programs::provide(programs).context("the demo needs real programs")?;
     let object = KernelObject::at_hand(workspace)?;
     // A debug build costs the figures nothing: packets are judged in the kernel, by an object that is always optimised.
     Build { workspace, object }.agent()?;

@@ -118,7 +118,7 @@ fn row(label: &str, cells: [&str; 3]) -> String {
 }
 
 /// Broken at blanks; what goes on is indented.
-fn wrapped(text: &str) -> String {
+pub(crate) fn wrapped(text: &str) -> String {
     let mut lines = String::new();
     let mut width = 0;
     for word in text.split_whitespace() {
@@ -136,7 +136,7 @@ fn wrapped(text: &str) -> String {
     lines + "\n"
 }
 
-fn painted(text: &str, code: &str, paint: bool) -> String {
+pub(crate) fn painted(text: &str, code: &str, paint: bool) -> String {
     if paint {
         format!("\x1b[{code}m{text}\x1b[0m")
     } else {

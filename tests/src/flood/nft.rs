@@ -1,0 +1,51 @@
+//! nftables, told the flooded name: a match on its bytes at their place.
+
+use anyhow::{Context as _, Result};
+
+use super::site::{FLOODED, SERVER};
+use crate::{
+    Namespace,
+    question::{Question, RecordType},
+};
+
+/// The table with the one rule, in every family.
+const TABLE: &str = "flood";
+
+/// Has nftables apply `statement` to each query for the flooded name that comes to `hook` of a family.
+pub(super) fn apply(server: &Namespace, family: &str, hook: &str, statement: &str) -> Result<()> {
+    // The question begins after 8 bytes of UDP and 12 of DNS (RFC 1035 section 4.1.1).
+    let query = Question::new(FLOODED, RecordType::A)?.query(0)?;
+    let name = &query[12..12 + FLOODED.len() + 1];
+    let hex: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+    let rules = format!(
+        "table {family} {TABLE} {{\n chain queries {{\n  type filter hook {hook};\n  \
+         udp dport {} @th,160,{} 0x{hex} {statement}\n }}\n}}\n",
+        SERVER.port(),
+        name.len() * 8,
+    );
+    let file = server.file("flood.nft", &rules)?;
+    server.tool("nft", &format!("-f {}", file.display())).map(drop)
+}
+
+/// Counts the flood's packets where they come to the server's programs.
+#[derive(Debug)]
+pub struct FloodedCounter<'a> {
+    server: &'a Namespace,
+}
+
+impl<'a> FloodedCounter<'a> {
+    pub(super) fn start(server: &'a Namespace) -> Result<Self> {
+        apply(server, "inet", "input priority 0", "counter")?;
+        Ok(Self { server })
+    }
+
+    /// Packets so far.
+    pub fn read(&self) -> Result<u64> {
+        let rules = self.server.tool("nft", &format!("list table inet {TABLE}"))?;
+        let (_, counted) = rules
+            .split_once("counter packets ")
+            .context("no counter in nft's table")?;
+        let count = counted.split_whitespace().next().unwrap_or_default();
+        count.parse().with_context(|| format!("nft counts {count}"))
+    }
+}

@@ -1,0 +1,208 @@
+//! What stands between the flood and the server, and how each is set up.
+//!
+//! All of them allow 1,000 packets/s. Some have to be told the name, some know the source only; the guard limits every
+//! name, and nobody tells it which.
+
+use std::{fmt, net::SocketAddr, time::Duration};
+
+use anyhow::Result;
+
+use super::{
+    cpu, nft,
+    site::{DEVICE, FLOODED, SERVER},
+};
+use crate::{
+    Namespace,
+    guard::{Guard, GuardOptions},
+    resolver::{Dnsdist, Dnsmasq, Duties, Forward, Resolver},
+};
+
+/// What every protection allows, in packets/s and at once.
+pub const LIMIT: u32 = 1_000;
+
+/// Where dnsmasq listens when dnsdist is in front of it.
+const BEHIND: ([u8; 4], u16) = ([127, 0, 0, 1], 5353);
+
+/// Loading and verifying the programs takes a fraction of it.
+const READY: Duration = Duration::from_secs(20);
+
+/// Where in the receive path the guard is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Where it goes by itself: TC, on a veth.
+    Auto,
+    /// XDP in the driver.
+    Driver,
+    /// XDP in the generic receive path.
+    Generic,
+}
+
+impl Hook {
+    /// The value of `attach.xdp` in the guard's configuration.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Driver => "driver",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+/// One way to protect a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// None at all.
+    None,
+    /// nftables at ingress of the device: drops what has the bytes of the name, above the limit.
+    NftIngress,
+    /// The same at input.
+    NftInput,
+    /// dnsdist in front, with a limiter for the name.
+    DnsdistName,
+    /// dnsdist in front, with a limiter for each address.
+    DnsdistAddress,
+    /// dnsdist in front, with dynamic blocks: an address above the limit is blocked in the kernel.
+    DnsdistBlock,
+    /// The guard, with a limit for any name and type.
+    Guard(Hook),
+}
+
+impl Protection {
+    /// Every one of them.
+    pub const ALL: [Self; 9] = [
+        Self::None,
+        Self::NftIngress,
+        Self::NftInput,
+        Self::DnsdistName,
+        Self::DnsdistAddress,
+        Self::DnsdistBlock,
+        Self::Guard(Hook::Auto),
+        Self::Guard(Hook::Driver),
+        Self::Guard(Hook::Generic),
+    ];
+
+    /// Whether somebody told it the name beforehand.
+    pub const fn is_told(self) -> bool {
+        matches!(self, Self::NftIngress | Self::NftInput | Self::DnsdistName)
+    }
+
+    /// Whether it is the guard.
+    pub const fn is_guard(self) -> bool {
+        matches!(self, Self::Guard(_))
+    }
+
+    /// The programs it needs beside those of [`super::Site::PROGRAMS`].
+    pub const fn programs(self) -> &'static [&'static str] {
+        match self {
+            Self::None | Self::Guard(_) => &[],
+            Self::NftIngress | Self::NftInput => &["nft"],
+            Self::DnsdistName | Self::DnsdistAddress | Self::DnsdistBlock => &["dnsdist"],
+        }
+    }
+}
+
+impl fmt::Display for Protection {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => out.write_str("none"),
+            Self::NftIngress => out.write_str("nftables, ingress"),
+            Self::NftInput => out.write_str("nftables, input"),
+            Self::DnsdistName => out.write_str("dnsdist, per name"),
+            Self::DnsdistAddress => out.write_str("dnsdist, per address"),
+            Self::DnsdistBlock => out.write_str("dnsdist, dynamic block"),
+            Self::Guard(Hook::Auto) => out.write_str("dnsguard"),
+            Self::Guard(Hook::Driver) => out.write_str("dnsguard, driver XDP"),
+            Self::Guard(Hook::Generic) => out.write_str("dnsguard, generic XDP"),
+        }
+    }
+}
+
+/// A protection that is up, with the server behind it.
+#[derive(Debug)]
+pub(super) struct Shield {
+    resolvers: Vec<Resolver>,
+    guard: Option<Guard>,
+}
+
+impl Shield {
+    pub(super) fn guard(&self) -> Option<&Guard> {
+        self.guard.as_ref()
+    }
+
+    /// Keeps all its programs on one core.
+    pub(super) fn pin(&self, cpu: usize) -> Result<()> {
+        let resolvers = self.resolvers.iter().map(Resolver::process);
+        for process in resolvers.chain(self.guard.iter().map(Guard::process)) {
+            cpu::pin_all(process.pid(), cpu)?;
+        }
+        Ok(())
+    }
+}
+
+/// Starts the server, and the protection in front of it.
+pub(super) fn raise(protection: Protection, server: &Namespace) -> Result<Shield> {
+    let behind = SocketAddr::from(BEHIND);
+    let mut shield = Shield {
+        resolvers: Vec::new(),
+        guard: None,
+    };
+    let dnsdist = match protection {
+        Protection::DnsdistName => Some(format!(
+            "addAction(AndRule({{QNameRule('{FLOODED}'), MaxQPSRule({LIMIT})}}), DropAction())"
+        )),
+        Protection::DnsdistAddress => Some(format!("addAction(MaxQPSIPRule({LIMIT}), DropAction())")),
+        Protection::DnsdistBlock => Some(format!(
+            "setDefaultBPFFilter(newBPFFilter(1024, 1024, 1024))\n\
+             local blocks = dynBlockRulesGroup()\n\
+             blocks:setQueryRate({LIMIT}, 1, 'flood', 60)\n\
+             function maintenance() blocks:apply() end"
+        )),
+        _ => None,
+    };
+    let dnsmasq = Dnsmasq {
+        duties: Duties {
+            listen: vec![if dnsdist.is_some() { behind } else { SERVER }],
+            answers: vec!["example".to_owned()],
+            ..Duties::default()
+        },
+        extra: Vec::new(),
+    };
+    shield.resolvers.push(dnsmasq.start(server)?);
+    if let Some(rule) = dnsdist {
+        let dnsdist = Dnsdist {
+            duties: Duties {
+                listen: vec![SERVER],
+                forwards: vec![Forward::new("", behind)],
+                ..Duties::default()
+            },
+            extra: vec![rule],
+        };
+        shield.resolvers.push(dnsdist.start(server)?);
+    }
+    match protection {
+        Protection::NftIngress => {
+            let hook = format!("ingress device \"{DEVICE}\" priority 0");
+            nft::apply(server, "netdev", &hook, &limit_by_nft())?;
+        }
+        Protection::NftInput => nft::apply(server, "inet", "input priority 0", &limit_by_nft())?,
+        Protection::Guard(hook) => {
+            let options = GuardOptions {
+                extra_toml: format!(
+                    "[attach]\nxdp = \"{}\"\n\n[[budget]]\nname = \"one name\"\nscope = \"key\"\ndirection = \"in\"\n\
+                     limit = {LIMIT}\nburst = {LIMIT}\naction = \"drop\"\n",
+                    hook.word()
+                ),
+                ..GuardOptions::enforce(&[DEVICE])
+            };
+            let guard = Guard::start(server, &options)?;
+            guard.wait_ready(READY)?;
+            shield.guard = Some(guard);
+        }
+        _ => {}
+    }
+    Ok(shield)
+}
+
+fn limit_by_nft() -> String {
+    format!("limit rate over {LIMIT}/second burst {LIMIT} packets drop")
+}
