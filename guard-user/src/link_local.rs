@@ -33,7 +33,7 @@ pub(crate) struct Destination {
 }
 
 /// The addresses that are the same in every VPC.
-const FIXED: [Destination; 6] = [
+pub(crate) const FIXED: [Destination; 6] = [
     Destination::v4([169, 254, 169, 253], Service::Dns),
     Destination::v4([169, 254, 169, 254], Service::Imds),
     Destination::v4([169, 254, 169, 123], Service::Ntp),

@@ -13,6 +13,7 @@ mod datapath;
 mod device;
 mod ethtool;
 mod events;
+mod facts;
 mod host;
 mod http;
 mod link_local;
@@ -51,9 +52,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr();
     match cli.command {
-        Command::CheckConfig(check) => match Config::load(&check.file) {
+        Command::CheckConfig(check) => match Config::check(&check.file, &facts::check_services) {
             Ok(config) => {
                 println!("{}: ok: {config}", check.file.display());
+                config.limits().for_each(|limit| println!("{limit}"));
                 ExitCode::SUCCESS
             }
             Err(error) => bad_configuration(&error),

@@ -3,7 +3,12 @@
 //! A name becomes the text that zone files and `dig` use (RFC 1035 section 5.1, RFC 4343 section 2.1), in lower case,
 //! made of printable ASCII only: a hostile name cannot break a log line, a terminal, or a label.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::{borrow::Cow, fmt::Write as _, str::Bytes};
+
+use guard_common::question::MAX_NAME_LEN;
+
+/// Bytes of the longest label (RFC 1035 section 2.3.4).
+const MAX_LABEL_LEN: u8 = 63;
 
 /// Octets of a name at most, the root included (RFC 1035 section 2.3.4).
 const MAX_NAME: usize = 255;
@@ -93,6 +98,53 @@ pub(crate) fn text(wire: &[u8]) -> String {
     text
 }
 
+/// The wire form, in lower case, of a name in presentation form, with or without its final dot. `None` if it is not one:
+/// an empty label, one above 63 bytes, more than 255 bytes in all (RFC 1035 section 2.3.4), a byte that is not
+/// printable ASCII, or an escape that does not end.
+pub(crate) fn wire(text: &str) -> Option<Vec<u8>> {
+    if text == "." {
+        return Some(vec![0]);
+    }
+    let (mut wire, mut label) = (Vec::new(), Vec::new());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'.' => push_label(&mut wire, &mut label)?,
+            b'\\' => label.push(escaped(&mut bytes)?),
+            0x21..=0x7e => label.push(byte.to_ascii_lowercase()),
+            _ => return None,
+        }
+    }
+    if !text.ends_with('.') || !label.is_empty() {
+        push_label(&mut wire, &mut label)?;
+    }
+    wire.push(0);
+    (wire.len() <= MAX_NAME_LEN).then_some(wire)
+}
+
+fn push_label(wire: &mut Vec<u8>, label: &mut Vec<u8>) -> Option<()> {
+    let length = u8::try_from(label.len())
+        .ok()
+        .filter(|length| (1..=MAX_LABEL_LEN).contains(length))?;
+    wire.push(length);
+    wire.append(label);
+    Some(())
+}
+
+/// What an escape stands for (RFC 1035 section 5.1): three digits for a byte, anything else for itself.
+fn escaped(bytes: &mut Bytes<'_>) -> Option<u8> {
+    let first = bytes.next()?;
+    if !first.is_ascii_digit() {
+        return first.is_ascii_graphic().then(|| first.to_ascii_lowercase());
+    }
+    let mut number = u32::from(first - b'0');
+    for _ in 0..2 {
+        let digit = bytes.next().filter(u8::is_ascii_digit)?;
+        number = number * 10 + u32::from(digit - b'0');
+    }
+    u8::try_from(number).ok().map(|byte| byte.to_ascii_lowercase())
+}
+
 fn push_escaped(text: &mut String, byte: u8) {
     match byte {
         b'.' | b'\\' | b'"' | b';' | b'@' | b'$' | b'(' | b')' => {
@@ -107,51 +159,63 @@ fn push_escaped(text: &mut String, byte: u8) {
     }
 }
 
+/// The types that have a mnemonic (IANA, "Resource Record (RR) TYPEs").
+const TYPES: [(u16, &str); 39] = [
+    (1, "A"),
+    (2, "NS"),
+    (5, "CNAME"),
+    (6, "SOA"),
+    (12, "PTR"),
+    (13, "HINFO"),
+    (15, "MX"),
+    (16, "TXT"),
+    (28, "AAAA"),
+    (29, "LOC"),
+    (33, "SRV"),
+    (35, "NAPTR"),
+    (37, "CERT"),
+    (39, "DNAME"),
+    (43, "DS"),
+    (44, "SSHFP"),
+    (45, "IPSECKEY"),
+    (46, "RRSIG"),
+    (47, "NSEC"),
+    (48, "DNSKEY"),
+    (50, "NSEC3"),
+    (51, "NSEC3PARAM"),
+    (52, "TLSA"),
+    (53, "SMIMEA"),
+    (59, "CDS"),
+    (60, "CDNSKEY"),
+    (61, "OPENPGPKEY"),
+    (62, "CSYNC"),
+    (63, "ZONEMD"),
+    (64, "SVCB"),
+    (65, "HTTPS"),
+    (99, "SPF"),
+    (249, "TKEY"),
+    (250, "TSIG"),
+    (251, "IXFR"),
+    (252, "AXFR"),
+    (255, "ANY"),
+    (256, "URI"),
+    (257, "CAA"),
+];
+
 /// The mnemonic of a QTYPE, or `TYPE` and its number (RFC 3597 section 5).
 pub(crate) fn qtype(number: u16) -> Cow<'static, str> {
-    let mnemonic = match number {
-        1 => "A",
-        2 => "NS",
-        5 => "CNAME",
-        6 => "SOA",
-        12 => "PTR",
-        13 => "HINFO",
-        15 => "MX",
-        16 => "TXT",
-        28 => "AAAA",
-        29 => "LOC",
-        33 => "SRV",
-        35 => "NAPTR",
-        37 => "CERT",
-        39 => "DNAME",
-        43 => "DS",
-        44 => "SSHFP",
-        45 => "IPSECKEY",
-        46 => "RRSIG",
-        47 => "NSEC",
-        48 => "DNSKEY",
-        50 => "NSEC3",
-        51 => "NSEC3PARAM",
-        52 => "TLSA",
-        53 => "SMIMEA",
-        59 => "CDS",
-        60 => "CDNSKEY",
-        61 => "OPENPGPKEY",
-        62 => "CSYNC",
-        63 => "ZONEMD",
-        64 => "SVCB",
-        65 => "HTTPS",
-        99 => "SPF",
-        249 => "TKEY",
-        250 => "TSIG",
-        251 => "IXFR",
-        252 => "AXFR",
-        255 => "ANY",
-        256 => "URI",
-        257 => "CAA",
-        _ => return format!("TYPE{number}").into(),
-    };
-    mnemonic.into()
+    let known = TYPES.iter().find(|(known, _)| *known == number);
+    known.map_or_else(|| format!("TYPE{number}").into(), |(_, mnemonic)| (*mnemonic).into())
+}
+
+/// The number of a QTYPE that is written as [`qtype`] writes it, in any case. Type 0 is none (RFC 6895 section 3.1).
+pub(crate) fn qtype_number(text: &str) -> Option<u16> {
+    if let Some((number, _)) = TYPES.iter().find(|(_, mnemonic)| mnemonic.eq_ignore_ascii_case(text)) {
+        return Some(*number);
+    }
+    let (prefix, digits) = text.split_at_checked(4)?;
+    let is_number = prefix.eq_ignore_ascii_case("TYPE") && digits.bytes().all(|digit| digit.is_ascii_digit());
+    digits.parse().ok().filter(|number| is_number && *number != 0)
 }
 
 /// The mnemonic of a QCLASS, or `CLASS` and its number (RFC 3597 section 5).
@@ -170,33 +234,6 @@ pub(crate) fn qclass(number: u16) -> Cow<'static, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Reads a presentation form back, as RFC 1035 section 5.1 says.
-    fn wire(text: &str) -> Vec<u8> {
-        let (mut wire, mut label) = (Vec::new(), Vec::new());
-        let mut bytes = text.bytes();
-        while let Some(byte) = bytes.next() {
-            match byte {
-                b'.' if label.is_empty() => {}
-                b'.' => {
-                    wire.push(label.len() as u8);
-                    wire.append(&mut label);
-                }
-                b'\\' => {
-                    let first = bytes.next().unwrap();
-                    if first.is_ascii_digit() {
-                        let digits = [first, bytes.next().unwrap(), bytes.next().unwrap()];
-                        label.push(std::str::from_utf8(&digits).unwrap().parse().unwrap());
-                    } else {
-                        label.push(first);
-                    }
-                }
-                other => label.push(other),
-            }
-        }
-        wire.push(0);
-        wire
-    }
 
     #[test]
     fn a_name_is_lower_case_and_ends_with_a_dot() {
@@ -217,8 +254,51 @@ mod tests {
                 let name = [3, neighbour, byte, neighbour, 0];
                 let shown = text(&name);
                 assert!(shown.bytes().all(|shown| shown.is_ascii_graphic()), "{shown:?}");
-                assert_eq!(wire(&shown), name.to_ascii_lowercase(), "{shown}");
+                assert_eq!(wire(&shown).unwrap(), name.to_ascii_lowercase(), "{shown}");
             }
+        }
+    }
+
+    #[test]
+    fn a_name_reads_with_and_without_its_final_dot() {
+        for text in ["www.Example", "WWW.example."] {
+            assert_eq!(wire(text).unwrap(), b"\x03www\x07example\0", "{text}");
+        }
+        assert_eq!(wire(".").unwrap(), b"\0");
+        assert_eq!(wire("a\\.b\\255.").unwrap(), b"\x04a.b\xff\0");
+    }
+
+    #[test]
+    fn what_is_no_name_has_no_wire_form() {
+        let long_label = "a".repeat(64);
+        let long_name = "a.".repeat(128);
+        for bad in [
+            "",
+            "..",
+            "a..b",
+            ".a",
+            "a b",
+            "é",
+            "a\\",
+            "a\\25",
+            "a\\256",
+            &long_label,
+            &long_name,
+        ] {
+            assert_eq!(wire(bad), None, "{bad}");
+        }
+        assert_eq!(wire(&"a.".repeat(127)).unwrap().len(), 255);
+        assert!(wire(&"a".repeat(63)).is_some());
+    }
+
+    #[test]
+    fn every_type_reads_back_as_its_number() {
+        for number in 1..=u16::MAX {
+            assert_eq!(qtype_number(&qtype(number)), Some(number));
+        }
+        assert_eq!(qtype_number("any"), Some(255));
+        for bad in ["", "TYPE", "TYPE0", "TYPE65536", "TYPE+1", "AA", "0", "ÄÄÄ1"] {
+            assert_eq!(qtype_number(bad), None, "{bad}");
         }
     }
 

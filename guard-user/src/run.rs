@@ -29,6 +29,8 @@ use crate::{
     datapath::{Datapath, Kernel},
     device::Device,
     events::{Event, Output},
+    facts::Facts,
+    host::Host,
     http::Server,
     loops::Loops,
     metrics::Metrics,
@@ -134,7 +136,10 @@ fn start(
     snapshot: &Mutex<Snapshot>,
 ) -> anyhow::Result<AsyncFd<RingBuf<MapData>>> {
     // In this order: a policy of long ago must not come back to life with the lease.
-    let generation = kernel.switch(&config.policy())?;
+    let host = Host::read().context("cannot read the addresses of this host")?;
+    let facts = Facts::gather(config, devices, &host)?;
+    let compiled = config.policy(&facts, &kernel.secret()?)?;
+    let generation = kernel.switch(&compiled.policy)?;
     kernel.lease(monotonic_ns()? + nanoseconds(config.lease))?;
     let ring = sys::wait_for(datapath.take_events()?).context("cannot wait for the ring buffer")?;
     output.tell(&Event::policy(generation, config.mode), SystemTime::now());

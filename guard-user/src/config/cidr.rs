@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
 
@@ -22,6 +22,28 @@ impl Cidr {
     /// The range of this address and so many bits; IPv4 mapped, with 96 bits more.
     pub(super) const fn mapped(address: Ipv6Addr, bits: u8) -> Self {
         Self { address, bits }
+    }
+
+    /// The range of one address.
+    pub(crate) fn host(address: IpAddr) -> Self {
+        let mapped = match address {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        Self::mapped(mapped, 128)
+    }
+
+    /// Base and prefix length, if the range is an IPv4 one.
+    pub(crate) fn v4(&self) -> Option<(Ipv4Addr, u8)> {
+        let base = self.address.to_ipv4_mapped()?;
+        Some((base, self.bits.checked_sub(MAPPED_BITS)?))
+    }
+
+    /// Whether the two have an address in common: then one is in the other.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        let bits = self.bits.min(other.bits);
+        let first = |range: &Self| Self { bits, ..*range }.masked();
+        first(self) == first(other)
     }
 
     /// The range in the form in which the kernel reads it.
@@ -97,6 +119,27 @@ mod tests {
     fn an_ipv4_range_is_mapped() {
         let range: Cidr = "10.0.0.0/8".parse().unwrap();
         assert_eq!(range, Cidr::mapped("::ffff:10.0.0.0".parse().unwrap(), 104));
+    }
+
+    #[test]
+    fn two_ranges_overlap_if_one_is_in_the_other() {
+        let overlap = |one: &str, other: &str| {
+            let (one, other): (Cidr, Cidr) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(one.overlaps(&other), other.overlaps(&one), "{one} {other}");
+            one.overlaps(&other)
+        };
+        assert!(overlap("10.0.0.0/8", "10.9.0.0/16") && overlap("10.0.0.0/8", "10.0.0.0/8"));
+        assert!(overlap("0.0.0.0/0", "192.0.2.1/32") && overlap("::/0", "192.0.2.1/32"));
+        assert!(!overlap("10.0.0.0/9", "10.128.0.0/9") && !overlap("0.0.0.0/0", "2001:db8::/32"));
+    }
+
+    #[test]
+    fn an_ipv4_range_is_known_as_one() {
+        let v4 = |text: &str| text.parse::<Cidr>().unwrap().v4();
+        assert_eq!(v4("10.1.0.0/16"), Some((Ipv4Addr::new(10, 1, 0, 0), 16)));
+        assert_eq!((v4("::/0"), v4("fd00::/8")), (None, None));
+        assert_eq!(Cidr::host([10, 0, 0, 2].into()), "10.0.0.2/32".parse().unwrap());
+        assert_eq!(Cidr::host("::1".parse().unwrap()), "::1/128".parse().unwrap());
     }
 
     #[test]

@@ -1,18 +1,31 @@
 //! From the text of a configuration file to a [`Config`], or to a list of everything that is wrong with it.
 
-use std::{cell::RefCell, fmt, fs, io, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    cell::RefCell,
+    fmt, fs, io,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
-use guard_common::policy::{Action, MAX_TRUSTED};
+use guard_common::policy::{Action, MAX_RANGES, MAX_TRUSTED};
 use thiserror::Error;
 use toml::de::DeTable;
 
 use super::{
-    Answer, Attach, Breaker, Config, MODES, Metrics, Rcode, Tc, Xdp, interface_name, pin_dir,
+    Answer, Attach, Breaker, Config, LinkLocal, MODES, Metrics, Rcode, Tc, Xdp,
+    budget::{self, Placed, Stated},
+    hygiene, interface_name, pin_dir,
     section::{Fault, Section},
 };
+use crate::name;
 
 /// Milliseconds of a hold: RFC 9520 section 3.2 allows to remember a failure for 300 s at most.
 const HOLD_MS: std::ops::RangeInclusive<u32> = 100..=300_000;
+
+/// Says of an interface of the link-local preset, whose VPC is the one given, why its services cannot be found there and
+/// what to do, if they cannot.
+pub(crate) type Live<'h> = &'h dyn Fn(&str, Option<(Ipv4Addr, u8)>) -> Result<(), String>;
 
 /// Why there is no configuration.
 #[derive(Debug, Error)]
@@ -43,20 +56,29 @@ pub(crate) struct Wrong {
 }
 
 pub(super) fn load(path: &Path) -> Result<Config, ConfigError> {
+    read(path, None)
+}
+
+/// The same, with the interfaces that budgets name checked against the host. An agent does that when it has its flags.
+pub(super) fn check(path: &Path, live: Live<'_>) -> Result<Config, ConfigError> {
+    read(path, Some(live))
+}
+
+fn read(path: &Path, live: Option<Live<'_>>) -> Result<Config, ConfigError> {
     let file = path.display().to_string();
     let text = fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
         file: file.clone(),
         source,
     })?;
-    parse(&file, &text)
+    parse(&file, &text, live)
 }
 
 /// Reads the text of the file with this name.
-pub(super) fn parse(file: &str, text: &str) -> Result<Config, ConfigError> {
+pub(super) fn parse(file: &str, text: &str, live: Option<Live<'_>>) -> Result<Config, ConfigError> {
     let mut faults = match DeTable::parse(text) {
         Ok(table) => {
             let faults = RefCell::default();
-            let config = config(&mut Section::top(table.get_ref(), &faults));
+            let config = config(&mut Section::top(table.get_ref(), &faults), live);
             if faults.borrow().is_empty() {
                 return Ok(config);
             }
@@ -83,12 +105,17 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Config, ConfigError> {
     Err(ConfigError::Wrong(wrong.collect()))
 }
 
-fn config(top: &mut Section<'_>) -> Config {
+fn config(top: &mut Section<'_>, live: Option<Live<'_>>) -> Config {
     let default = Config::default();
-    let config = Config {
-        mode: top.word("mode", &MODES, default.mode),
-        ports: ports(top).unwrap_or(default.ports),
-        attach: top.section("attach", |section| attach(section, default.attach)),
+    let mode = top.word("mode", &MODES, default.mode);
+    let ports = ports(top).unwrap_or(default.ports);
+    let faults = top.fault_count();
+    let attach = top.section("attach", |section| attach(section, default.attach));
+    let attach_is_right = top.fault_count() == faults;
+    let mut config = Config {
+        mode,
+        ports,
+        attach,
         breaker: top.section("breaker", |section| breaker(section, default.breaker)),
         answer: top.section("answer", |section| answer(section, default.answer)),
         lease: top.section("lease", |section| {
@@ -99,9 +126,95 @@ fn config(top: &mut Section<'_>) -> Config {
             )
         }),
         metrics: top.section("metrics", |section| metrics(section, default.metrics)),
+        ..default
     };
+    let placed = budget::budgets(top, &config.attach);
+    let (hygiene, ranges) = top.section("hygiene", hygiene::hygiene);
+    config.hygiene = hygiene;
+    config.search_suffixes = top.section("search", |section| {
+        section.texts("suffixes", suffix).unwrap_or_default()
+    });
+    refuse_ranges_without_room(top, &placed, ranges);
+    if let Some(live) = live.filter(|_| attach_is_right) {
+        refuse_interfaces(top, &config.attach, &placed, live);
+    }
+    for placed in placed {
+        match placed.stated {
+            Stated::Budget(budget) => config.budgets.push(budget),
+            Stated::LinkLocal(link_local) => config.link_local = Some(link_local),
+        }
+    }
     top.refuse_the_rest();
     config
+}
+
+/// Notes the list with which the kernel's table of ranges runs over. What "own" stands for is counted as one.
+fn refuse_ranges_without_room(top: &Section<'_>, placed: &[Placed], mut ranges: Vec<(usize, usize)>) {
+    ranges.extend(placed.iter().filter_map(|placed| match &placed.stated {
+        Stated::Budget(budget) => Some((placed.destinations_at, budget.filter.destinations.len())),
+        Stated::LinkLocal(_) => None,
+    }));
+    ranges.sort_unstable();
+    let mut running = 0;
+    let last = ranges.iter().find(|(_, length)| {
+        running += length;
+        running > MAX_RANGES
+    });
+    if let Some((at, _)) = last {
+        let all: usize = ranges.iter().map(|(_, length)| length).sum();
+        top.refuse_at(
+            *at,
+            format!("budgets and hygiene name {all} address ranges; allowed: {MAX_RANGES} at most, so merge some"),
+        );
+    }
+}
+
+/// Notes interfaces of budgets that are not guarded, or that lead to no link-local services.
+fn refuse_interfaces(top: &Section<'_>, attach: &Attach, placed: &[Placed], live: Live<'_>) {
+    for placed in placed {
+        let named = match &placed.stated {
+            Stated::Budget(budget) => &budget.filter.interfaces,
+            Stated::LinkLocal(link_local) => &link_local.interfaces,
+        };
+        let strangers = named.iter().filter(|name| !attach.interfaces.contains(name));
+        let strangers: Vec<_> = strangers.map(String::as_str).collect();
+        if !strangers.is_empty() {
+            top.refuse_at(
+                placed.interfaces_at,
+                format!(
+                    "[[budget]] interfaces has {}, which [attach] interfaces has not; allowed: those it has, {}",
+                    strangers.join(", "),
+                    attach.interfaces.join(", ")
+                ),
+            );
+        }
+        if let Stated::LinkLocal(link_local) = &placed.stated {
+            refuse_without_services(top, attach, placed.interfaces_at, link_local, live);
+        }
+    }
+}
+
+fn refuse_without_services(top: &Section<'_>, attach: &Attach, at: usize, link_local: &LinkLocal, live: Live<'_>) {
+    let preset = LinkLocal::NAME;
+    let mut interfaces = link_local.interfaces(attach).peekable();
+    if interfaces.peek().is_none() {
+        top.refuse_at(
+            at,
+            format!(
+                "preset '{preset}' has no interface, because [attach] interfaces has only lo; allowed: one that leads \
+                 to the VPC, such as \"ens5\", in [attach] interfaces"
+            ),
+        );
+    }
+    for reason in interfaces.filter_map(|interface| live(interface, link_local.vpc).err()) {
+        top.refuse_at(at, format!("preset '{preset}': {reason}"));
+    }
+}
+
+fn suffix(text: &str) -> Result<String, String> {
+    let wire = name::wire(text).filter(|wire| *wire != [0]);
+    wire.map(|wire| name::text(&wire))
+        .ok_or_else(|| "a name such as svc.cluster.local".to_owned())
 }
 
 fn ports(top: &mut Section<'_>) -> Option<Vec<u16>> {
@@ -212,26 +325,65 @@ mod tests {
     use guard_common::policy::Mode;
 
     use super::*;
+    use crate::config::hygiene::{Hygiene, Source};
 
     fn error(text: &str) -> String {
-        parse("dnsguard.toml", text).unwrap_err().to_string()
+        parse("dnsguard.toml", text, None).unwrap_err().to_string()
     }
+
+    const TEMPLATE: &str = include_str!("../../dnsguard.example.toml");
 
     #[test]
     fn the_template_shows_every_default() {
-        let template = include_str!("../../dnsguard.example.toml");
-        assert_eq!(parse("dnsguard.example.toml", template).unwrap(), Config::default());
+        assert_eq!(
+            parse("dnsguard.example.toml", TEMPLATE, None).unwrap(),
+            Config::default()
+        );
         // A key that the template left out would have its default as well.
-        let keys = template
+        let keys = TEMPLATE
             .lines()
             .filter(|line| line.contains(" = ") && !line.starts_with('#'))
             .count();
-        assert_eq!(keys, 17);
+        assert_eq!(keys, 18);
+    }
+
+    #[test]
+    fn the_samples_of_the_template_are_right_and_show_every_key() {
+        // What is prose has a space after its number sign; a sample has none.
+        let is_sample = |line: &&str| line.starts_with('#') && !line.starts_with("# ") && *line != "#";
+        let samples: Vec<_> = TEMPLATE.lines().filter(is_sample).map(|line| &line[1..]).collect();
+        let config = parse("samples", &samples.join("\n"), None).unwrap();
+        assert!(config.link_local.is_some() && config.budgets.len() > 1);
+        assert_eq!(config.hygiene.mode, Some(Mode::Observe));
+        assert!(
+            [
+                config.hygiene.resolvers.len(),
+                config.hygiene.sources.len(),
+                config.hygiene.recursion.len()
+            ]
+            .iter()
+            .all(|length| *length > 0)
+        );
+        // Those that are known beside a preset, and those that are known in each scope.
+        let unknown = |keys: &str| error(&format!("[[budget]]\n{keys}\nno-such = 1\n"));
+        let [preset, client, zone] = [
+            "preset = 'aws-link-local'",
+            "name = 'b'\nlimit = 1\nscope = 'client'",
+            "name = 'b'\nlimit = 1\nscope = 'zone'",
+        ]
+        .map(unknown);
+        for message in [preset, client, zone] {
+            let (_, keys) = message.split_once("; allowed: ").unwrap();
+            for key in keys.split(", ") {
+                let shown = samples.iter().any(|line| line.starts_with(&format!("{key} = ")));
+                assert!(shown, "{key}");
+            }
+        }
     }
 
     #[test]
     fn an_empty_file_is_the_defaults() {
-        assert_eq!(parse("dnsguard.toml", "").unwrap(), Config::default());
+        assert_eq!(parse("dnsguard.toml", "", None).unwrap(), Config::default());
     }
 
     #[test]
@@ -240,7 +392,9 @@ mod tests {
             [attach]\ninterfaces = ['eth0']\nxdp = 'driver'\ntc = 'clsact'\npin_dir = '/sys/fs/bpf/x'\n\
             [breaker]\nhold_ms = 500\nhold_max_ms = 0x1000\ntest_ms = 1_000\n\
             [answer]\naction = 'drop'\nrcode = 'NXDOMAIN'\nper_client = 1\nper_hold = 2\ntrusted = ['10.0.0.0/8']\n\
-            [lease]\nseconds = 5\n[metrics]\nlisten = ''\ntop = 3\n";
+            [lease]\nseconds = 5\n[metrics]\nlisten = ''\ntop = 3\n\
+            [hygiene]\nresolvers = ['10.0.0.2/32']\nsources = ['own', '10.1.0.0/16']\nrecursion = ['10.0.0.0/8']\n\
+            mode = 'observe'\n[search]\nsuffixes = ['Corp.example']\n";
         let expected = Config {
             mode: Mode::Enforce,
             ports: vec![53, 8_600],
@@ -264,8 +418,18 @@ mod tests {
             },
             lease: Duration::from_secs(5),
             metrics: Metrics { listen: None, top: 3 },
+            search_suffixes: vec!["corp.example.".to_owned()],
+            hygiene: Hygiene {
+                resolvers: vec!["10.0.0.2/32".parse().unwrap()],
+                sources: vec![Source::Own, Source::Range("10.1.0.0/16".parse().unwrap())],
+                recursion: vec!["10.0.0.0/8".parse().unwrap()],
+                mode: Some(Mode::Observe),
+            },
+            // Those have tests of their own.
+            budgets: Vec::new(),
+            link_local: None,
         };
-        assert_eq!(parse("dnsguard.toml", text).unwrap(), expected);
+        assert_eq!(parse("dnsguard.toml", text, None).unwrap(), expected);
     }
 
     #[test]
@@ -277,7 +441,7 @@ mod tests {
         assert_eq!(
             error("[brake]\n"),
             "dnsguard.toml:1:2: unknown key 'brake' at the top level; \
-             allowed: mode, ports, attach, breaker, answer, lease, metrics"
+             allowed: mode, ports, attach, breaker, answer, lease, metrics, budget, hygiene, search"
         );
     }
 
@@ -351,6 +515,114 @@ mod tests {
         ] {
             assert_eq!(error(text), format!("dnsguard.toml:{expected}"));
         }
+    }
+
+    #[test]
+    fn a_bad_rule_of_hygiene_is_shown_with_what_is_allowed() {
+        let range = "an address range such as 10.0.0.0/8 or fc00::/7";
+        for (text, expected) in [
+            (
+                "[hygiene]\nresolvers = ['10.0.0.2']",
+                format!("2:14: [hygiene] resolvers is '10.0.0.2'; allowed: {range}"),
+            ),
+            (
+                "[hygiene]\nsources = ['mine']",
+                format!("2:12: [hygiene] sources is 'mine'; allowed: \"own\", or {range}"),
+            ),
+            (
+                "[hygiene]\nsources = ['own', 'own']",
+                "2:19: [hygiene] sources has 'own' twice; allowed: once".to_owned(),
+            ),
+            (
+                "[hygiene]\nrecursion = '10.0.0.0/8'",
+                "2:13: [hygiene] recursion is '10.0.0.0/8'; allowed: a list of strings".to_owned(),
+            ),
+            (
+                "[hygiene]\nmode = 'off'",
+                "2:8: [hygiene] mode is 'off'; allowed: observe, enforce".to_owned(),
+            ),
+            (
+                "[search]\nsuffixes = ['.']",
+                "2:13: [search] suffixes is '.'; allowed: a name such as svc.cluster.local".to_owned(),
+            ),
+        ] {
+            assert_eq!(error(text), format!("dnsguard.toml:{expected}"));
+        }
+    }
+
+    #[test]
+    fn ranges_without_room_are_counted_over_budgets_and_hygiene() {
+        let ranges = |count: u32| {
+            let ranges: Vec<_> = (0..count)
+                .map(|number| format!("'10.{}.{}.0/24'", number / 256, number % 256))
+                .collect();
+            ranges.join(", ")
+        };
+        let text = |count: u32| {
+            format!(
+                "[hygiene]\nresolvers = [{}]\nsources = ['own']\n[[budget]]\nname = 'b'\nlimit = 1\n\
+                 scope = 'destination'\ndestinations = [{}]\n",
+                ranges(100),
+                ranges(count)
+            )
+        };
+        assert!(parse("dnsguard.toml", &text(155), None).is_ok());
+        assert_eq!(
+            error(&text(156)),
+            "dnsguard.toml:8:16: budgets and hygiene name 257 address ranges; allowed: 256 at most, so merge some"
+        );
+    }
+
+    /// What the check against a host says in which only `ens5` has an address.
+    fn checked(text: &str) -> Result<Config, String> {
+        let live = |interface: &str, vpc: Option<(Ipv4Addr, u8)>| {
+            let is_known = interface == "ens5" || vpc.is_some();
+            is_known
+                .then_some(())
+                .ok_or_else(|| format!("interface {interface} has no address"))
+        };
+        parse("f", text, Some(&live)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn budgets_are_about_guarded_interfaces() {
+        let budget = "[[budget]]\nname = 'b'\nlimit = 1\nscope = 'all'\ninterfaces = ['lo', 'eth7']\n";
+        assert_eq!(
+            checked(budget).unwrap_err(),
+            "f:5:14: [[budget]] interfaces has eth7, which [attach] interfaces has not; allowed: those it has, lo"
+        );
+        assert!(checked(&format!("[attach]\ninterfaces = ['eth7', 'lo']\n{budget}")).is_ok());
+        // Flags can change which interfaces are guarded: the file alone is not wrong.
+        assert!(parse("f", budget, None).is_ok());
+        // Nothing can be said where the guarded interfaces are not known.
+        assert_eq!(
+            checked(&format!("attach = 1\n{budget}")).unwrap_err().lines().count(),
+            1
+        );
+    }
+
+    #[test]
+    fn the_preset_needs_an_interface_with_an_address() {
+        let with = |attach: &str, keys: &str| {
+            checked(&format!(
+                "[attach]\ninterfaces = [{attach}]\n[[budget]]\npreset = 'aws-link-local'\n{keys}"
+            ))
+        };
+        assert!(with("'lo', 'ens5'", "").is_ok());
+        assert_eq!(
+            with("'lo', 'ens6', 'ens5'", "").unwrap_err(),
+            "f:4:10: preset 'aws-link-local': interface ens6 has no address"
+        );
+        assert_eq!(
+            with("'ens6', 'ens5'", "interfaces = ['ens6']").unwrap_err(),
+            "f:5:14: preset 'aws-link-local': interface ens6 has no address"
+        );
+        assert!(with("'ens6'", "vpc = '10.0.0.0/16'").is_ok());
+        assert_eq!(
+            with("'lo'", "").unwrap_err(),
+            "f:4:10: preset 'aws-link-local' has no interface, because [attach] interfaces has only lo; allowed: one that \
+             leads to the VPC, such as \"ens5\", in [attach] interfaces"
+        );
     }
 
     #[test]

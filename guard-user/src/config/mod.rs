@@ -3,9 +3,14 @@
 //! A [`Config`] is right by construction: it comes from the defaults or from a file that was checked whole, and the
 //! flags are checked by the same functions. Nothing in it needs checking again.
 
+mod budget;
 mod cidr;
 mod file;
+mod hygiene;
+mod limit;
+mod policy;
 mod section;
+mod zone;
 
 use std::{
     fmt,
@@ -14,13 +19,14 @@ use std::{
     time::Duration,
 };
 
-use guard_common::{
-    judge::Rules,
-    policy::{Action, Mode, Policy},
-    time::ticks_of_ms,
-};
+use guard_common::policy::{Action, Mode};
 
-pub(crate) use self::{cidr::Cidr, file::ConfigError};
+pub(crate) use self::{
+    budget::{Budget, LinkLocal, Sharing},
+    cidr::Cidr,
+    file::{ConfigError, Live},
+    hygiene::Hygiene,
+};
 
 /// Where maps and links are pinned unless the operator says otherwise.
 pub(crate) const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/dnsguard";
@@ -28,8 +34,6 @@ pub(crate) const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/dnsguard";
 /// The modes and their words.
 pub(crate) const MODES: [(&str, Mode); 2] = [("observe", Mode::Observe), ("enforce", Mode::Enforce)];
 
-/// A repeat of the same query within less than this is no client's: the fastest stub resolvers wait some 300 ms.
-const RAPID_MS: u32 = 100;
 /// Bytes that an interface name can have (`IFNAMSIZ` less its terminator).
 const MAX_INTERFACE_NAME: usize = 15;
 
@@ -50,6 +54,14 @@ pub(crate) struct Config {
     pub(crate) lease: Duration,
     /// The metrics endpoint.
     pub(crate) metrics: Metrics,
+    /// Limits, each of a name of its own; what they compile to has room in the kernel.
+    pub(crate) budgets: Vec<Budget>,
+    /// The limit on what each interface sends to link-local services.
+    pub(crate) link_local: Option<LinkLocal>,
+    /// Where DNS may go, where it may come from, and who is given recursion.
+    pub(crate) hygiene: Hygiene,
+    /// Search-list suffixes beside those that are found: in lower case, with their final dots.
+    pub(crate) search_suffixes: Vec<String>,
 }
 
 /// Where and how programs are attached.
@@ -141,6 +153,11 @@ impl Config {
         file::load(path)
     }
 
+    /// Reads a file and checks it whole, and against the host as far as it names interfaces.
+    pub(crate) fn check(path: &Path, live: Live<'_>) -> Result<Self, ConfigError> {
+        file::check(path, live)
+    }
+
     /// With the mode of the command line, if one was given.
     pub(crate) fn with_mode(mut self, mode: Option<Mode>) -> Self {
         self.mode = mode.unwrap_or(self.mode);
@@ -168,26 +185,12 @@ impl Config {
         self
     }
 
-    /// The policy in the form in which the kernel reads it.
-    pub(crate) fn policy(&self) -> Policy {
-        let rules = Rules {
-            hold_ticks: ticks_of_ms(self.breaker.hold_ms),
-            hold_max_ticks: ticks_of_ms(self.breaker.hold_max_ms),
-            test_ticks: ticks_of_ms(self.breaker.test_ms),
-        };
-        let mut policy = Policy::new(self.mode, self.answer.action, rules);
-        policy.rcode = self.answer.rcode.number();
-        policy.rapid_ticks = ticks_of_ms(RAPID_MS);
-        policy.answers_per_client = self.answer.per_client;
-        policy.answers_per_hold = self.answer.per_hold;
-        for port in &self.ports {
-            policy.add_port(*port);
-        }
-        for range in &self.answer.trusted {
-            let has_room = policy.trust(range.prefix());
-            debug_assert!(has_room, "the file was checked for the number of ranges");
-        }
-        policy
+    /// A line for each budget and one for the rules of hygiene, if there are any.
+    pub(crate) fn limits(&self) -> impl Iterator<Item = String> {
+        let link_local = self.link_local.iter().map(LinkLocal::to_string);
+        let budgets = self.budgets.iter().map(Budget::to_string);
+        let hygiene = (!self.hygiene.is_empty()).then(|| self.hygiene.to_string());
+        link_local.chain(budgets).chain(hygiene)
     }
 }
 
@@ -229,6 +232,10 @@ impl Default for Config {
                 listen: Some(SocketAddr::from(([127, 0, 0, 1], 9_533))),
                 top: 20,
             },
+            budgets: Vec::new(),
+            link_local: None,
+            hygiene: Hygiene::default(),
+            search_suffixes: Vec::new(),
         }
     }
 }
@@ -315,72 +322,7 @@ pub(crate) fn pin_dir(text: &str) -> Result<PathBuf, String> {
 
 #[cfg(test)]
 mod tests {
-    use guard_common::address::Address;
-
     use super::*;
-
-    fn address(text: &str) -> Address {
-        let address: std::net::IpAddr = text.parse().unwrap();
-        Address::from_octets(match address {
-            std::net::IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-            std::net::IpAddr::V6(v6) => v6.octets(),
-        })
-    }
-
-    #[test]
-    fn the_kernel_gets_what_the_operator_wrote() {
-        let mut config = Config {
-            ports: vec![53, 8_600],
-            ..Config::default()
-        };
-        config.answer.rcode = Rcode::Refused;
-        let policy = config.with_mode(Some(Mode::Enforce)).policy();
-        assert_eq!(
-            (policy.mode(), policy.action(), policy.rcode),
-            (Mode::Enforce, Action::Answer, 5)
-        );
-        assert!(policy.has_port(53) && policy.has_port(8_600) && !policy.has_port(5_353));
-        assert_eq!(
-            policy.rules,
-            Rules {
-                hold_ticks: 954,
-                hold_max_ticks: 286_103,
-                test_ticks: 1_908
-            }
-        );
-        assert_eq!(
-            (policy.rapid_ticks, policy.answers_per_client, policy.answers_per_hold),
-            (96, 16, 256)
-        );
-    }
-
-    #[test]
-    fn the_default_trusts_private_ranges_and_nobody_else() {
-        let policy = Config::default().policy();
-        for trusted in [
-            "127.0.0.53",
-            "::1",
-            "10.2.3.4",
-            "172.31.0.1",
-            "192.168.9.9",
-            "169.254.20.10",
-            "fe80::1",
-            "fd00::1",
-        ] {
-            assert!(policy.trusts(&address(trusted)), "{trusted}");
-        }
-        for other in [
-            "8.8.8.8",
-            "172.32.0.1",
-            "192.169.0.1",
-            "2001:db8::1",
-            "::2",
-            "fec0::1",
-            "126.0.0.1",
-        ] {
-            assert!(!policy.trusts(&address(other)), "{other}");
-        }
-    }
 
     #[test]
     fn flags_win_and_absent_flags_change_nothing() {

@@ -3,10 +3,7 @@
 //! Every key is named in one place, where it is read: what is left over in the table at the end is unknown, and what
 //! was read is what is allowed. A fault does not end the reading, so that one look shows all of them.
 
-use std::{
-    cell::RefCell,
-    ops::{Range, RangeInclusive},
-};
+use std::{cell::RefCell, ops::RangeInclusive};
 
 use toml::{
     Spanned,
@@ -24,12 +21,16 @@ pub(super) struct Fault {
 
 /// One table of the file.
 pub(super) struct Section<'f> {
-    /// Its name; empty for the top level.
-    name: &'static str,
+    /// How its name is written: `[attach]`, `[[budget]]`; empty for the top level.
+    title: String,
+    /// Where it begins.
+    at: usize,
     /// Its entries; `None` where the file does not have it.
     table: Option<&'f DeTable<'f>>,
     /// The keys that were read.
     known: Vec<&'static str>,
+    /// Keys that are not worth a word: they have had theirs, or whatever could be said depends on another fault.
+    settled: Vec<&'f str>,
     faults: &'f RefCell<Vec<Fault>>,
 }
 
@@ -37,34 +38,74 @@ impl<'f> Section<'f> {
     /// The top level of a file.
     pub(super) const fn top(table: &'f DeTable<'f>, faults: &'f RefCell<Vec<Fault>>) -> Self {
         Self {
-            name: "",
+            title: String::new(),
+            at: 0,
             table: Some(table),
             known: Vec::new(),
+            settled: Vec::new(),
             faults,
         }
     }
 
     /// A table of this one, read by `read`.
     pub(super) fn section<T>(&mut self, name: &'static str, read: impl FnOnce(&mut Self) -> T) -> T {
-        let table = self.take(name).and_then(|value| match value.get_ref() {
+        let value = self.take(name);
+        let table = value.and_then(|value| match value.get_ref() {
             DeValue::Table(table) => Some(table),
             other => {
-                self.fault(
-                    value.span(),
-                    format!("{name} is {}; allowed: a table, [{name}]", describe(other)),
-                );
+                let message = format!("{name} is {}; allowed: a table, [{name}]", describe(other));
+                self.refuse_at(value.span().start, message);
                 None
             }
         });
-        let mut section = Self {
-            name,
-            table,
-            known: Vec::new(),
-            faults: self.faults,
-        };
+        let at = value.map_or(0, |value| value.span().start);
+        let mut section = self.inner(format!("[{name}]"), at, table);
         let read = read(&mut section);
         section.refuse_the_rest();
         read
+    }
+
+    /// The tables of an array, `[[name]]`, each read by `read`. Those that have a fault are left out.
+    pub(super) fn sections<T>(&mut self, name: &'static str, mut read: impl FnMut(&mut Self) -> Option<T>) -> Vec<T> {
+        let Some(value) = self.take(name) else {
+            return Vec::new();
+        };
+        let DeValue::Array(array) = value.get_ref() else {
+            self.refuse_element(name, value);
+            return Vec::new();
+        };
+        let mut list = Vec::new();
+        for value in array.iter() {
+            let DeValue::Table(table) = value.get_ref() else {
+                self.refuse_element(name, value);
+                continue;
+            };
+            let before = self.fault_count();
+            let mut section = self.inner(format!("[[{name}]]"), value.span().start, Some(table));
+            let read = read(&mut section);
+            section.refuse_the_rest();
+            list.extend(read.filter(|_| self.fault_count() == before));
+        }
+        list
+    }
+
+    fn inner(&self, title: String, at: usize, table: Option<&'f DeTable<'f>>) -> Self {
+        Self {
+            title,
+            at,
+            table,
+            known: Vec::new(),
+            settled: Vec::new(),
+            faults: self.faults,
+        }
+    }
+
+    fn refuse_element(&self, name: &str, value: &Spanned<DeValue<'_>>) {
+        let found = describe(value.get_ref());
+        self.refuse_at(
+            value.span().start,
+            format!("{name} is {found}; allowed: tables, each under its own [[{name}]]"),
+        );
     }
 
     /// A whole number.
@@ -76,13 +117,34 @@ impl<'f> Section<'f> {
 
     /// One of a few words.
     pub(super) fn word<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)], default: T) -> T {
+        self.choice(key, words).unwrap_or(default)
+    }
+
+    /// One of a few words, if the key is there.
+    pub(super) fn choice<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)]) -> Option<T> {
         let pick = |text: &str| {
             let known = words.iter().find(|(word, _)| *word == text);
             known
                 .map(|(_, value)| *value)
                 .ok_or_else(|| words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", "))
         };
-        self.text(key, pick).unwrap_or(default)
+        self.text(key, pick)
+    }
+
+    /// A whole number or a string, whichever is written.
+    pub(super) fn number_or_text<T>(
+        &mut self,
+        key: &'static str,
+        number: impl Fn(u32) -> Option<T>,
+        text: impl Fn(&str) -> Option<T>,
+        allowed: &str,
+    ) -> Option<T> {
+        let value = self.take(key)?;
+        let read = match value.get_ref().as_str() {
+            Some(written) => text(written),
+            None => integer(value.get_ref(), &(0..=u32::MAX)).ok().and_then(number),
+        };
+        self.checked(key, value, read.ok_or_else(|| allowed.to_owned()))
     }
 
     /// A string; `parse` says what is allowed if it does not like it.
@@ -94,6 +156,25 @@ impl<'f> Section<'f> {
     /// A list of distinct whole numbers.
     pub(super) fn integers(&mut self, key: &'static str, range: RangeInclusive<u32>) -> Option<Vec<u32>> {
         self.list(key, "integers", |value| integer(value, &range))
+    }
+
+    /// A whole number; `parse` says what is allowed if it does not like it, and never likes 0.
+    pub(super) fn number<T>(&mut self, key: &'static str, parse: impl Fn(u32) -> Result<T, String>) -> Option<T> {
+        let value = self.take(key)?;
+        let number = integer(value.get_ref(), &(0..=u32::MAX)).unwrap_or(0);
+        self.checked(key, value, parse(number))
+    }
+
+    /// A whole number, or a list of distinct ones.
+    pub(super) fn integer_or_integers(&mut self, key: &'static str, range: RangeInclusive<u32>) -> Option<Vec<u32>> {
+        match self.get(key)?.get_ref() {
+            DeValue::Array(_) => self.integers(key, range),
+            _ => {
+                let value = self.take(key)?;
+                let read = integer(value.get_ref(), &range);
+                self.checked(key, value, read).map(|number| vec![number])
+            }
+        }
     }
 
     /// A list of distinct strings.
@@ -108,8 +189,58 @@ impl<'f> Section<'f> {
     /// Notes that the value of a key is wrong for a reason that only shows beside others.
     pub(super) fn refuse(&self, key: &'static str, message: &str) {
         if let Some(value) = self.get(key) {
-            self.fault(value.span(), format!("{} {message}", self.full_name(key)));
+            self.refuse_at(value.span().start, format!("{} {message}", self.full_name(key)));
         }
+    }
+
+    /// Notes that these keys do not belong here, where they are there.
+    pub(super) fn refuse_keys(&mut self, keys: &[&'static str], message: &str) {
+        let table = self.table;
+        for name in table.into_iter().flat_map(DeTable::keys) {
+            if let Some(key) = keys.iter().find(|key| *key == name.get_ref()) {
+                self.refuse_at(name.span().start, format!("{} {message}", self.full_name(key)));
+                self.settled.push(key);
+            }
+        }
+    }
+
+    /// Says nothing of these keys, which depend on one that is wrong.
+    pub(super) fn pass_over(&mut self, keys: &[&'static str]) {
+        self.known.extend(keys);
+    }
+
+    /// Says nothing of the whole section, which depends on a key that is wrong.
+    pub(super) fn pass_over_the_rest(&mut self) {
+        let keys = self.table.into_iter().flat_map(DeTable::keys);
+        self.settled.extend(keys.map(|name| name.get_ref().as_ref()));
+    }
+
+    /// Notes that a key is missing, if it is.
+    pub(super) fn require(&self, key: &'static str, allowed: &str) {
+        if !self.has(key) {
+            let message = format!("{} is missing; allowed: {allowed}", self.full_name(key));
+            self.refuse_at(self.at, message);
+        }
+    }
+
+    /// Whether the key is there, right or wrong.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// Where the value of a key is; where it is missing, the section itself.
+    pub(super) fn place(&self, key: &str) -> usize {
+        self.get(key).map_or(self.at, |value| value.span().start)
+    }
+
+    /// How many faults have been noted so far, in the whole file.
+    pub(super) fn fault_count(&self) -> usize {
+        self.faults.borrow().len()
+    }
+
+    /// Notes something wrong at a byte of the file.
+    pub(super) fn refuse_at(&self, at: usize, message: String) {
+        self.faults.borrow_mut().push(Fault { at, message });
     }
 
     /// Notes that a list is empty, if it is.
@@ -126,15 +257,20 @@ impl<'f> Section<'f> {
     /// Notes every key that was not read.
     pub(super) fn refuse_the_rest(&self) {
         for name in self.table.into_iter().flat_map(DeTable::keys) {
-            if self.known.iter().all(|known| known != name.get_ref()) {
-                let place = if self.name.is_empty() {
+            let is_known = self
+                .known
+                .iter()
+                .chain(&self.settled)
+                .any(|known| known == name.get_ref());
+            if !is_known {
+                let place = if self.title.is_empty() {
                     "at the top level".to_owned()
                 } else {
-                    format!("in [{}]", self.name)
+                    format!("in {}", self.title)
                 };
                 let key = name.get_ref().escape_debug();
-                self.fault(
-                    name.span(),
+                self.refuse_at(
+                    name.span().start,
                     format!("unknown key '{key}' {place}; allowed: {}", self.known.join(", ")),
                 );
             }
@@ -158,10 +294,8 @@ impl<'f> Section<'f> {
             };
             if list.contains(&element) {
                 let name = self.full_name(key);
-                self.fault(
-                    value.span(),
-                    format!("{name} has {} twice; allowed: once", describe(value.get_ref())),
-                );
+                let twice = describe(value.get_ref());
+                self.refuse_at(value.span().start, format!("{name} has {twice} twice; allowed: once"));
             }
             list.push(element);
         }
@@ -187,24 +321,17 @@ impl<'f> Section<'f> {
                 self.full_name(key),
                 describe(value.get_ref())
             );
-            self.fault(value.span(), message);
+            self.refuse_at(value.span().start, message);
         })
         .ok()
     }
 
     fn full_name(&self, key: &str) -> String {
-        if self.name.is_empty() {
+        if self.title.is_empty() {
             key.to_owned()
         } else {
-            format!("[{}] {key}", self.name)
+            format!("{} {key}", self.title)
         }
-    }
-
-    fn fault(&self, span: Range<usize>, message: String) {
-        self.faults.borrow_mut().push(Fault {
-            at: span.start,
-            message,
-        });
     }
 }
 

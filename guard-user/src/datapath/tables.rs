@@ -72,6 +72,11 @@ impl Kernel {
         })
     }
 
+    /// What the kernel hashes names and addresses with.
+    pub(crate) fn secret(&self) -> Result<Secret, MapFault> {
+        Ok(self.control()?.secret)
+    }
+
     fn set_control(&mut self, control: Control) -> Result<(), MapFault> {
         self.control.set(0, control, 0).map_err(|source| MapFault::Access {
             name: abi::CONTROL,

@@ -1,0 +1,304 @@
+//! From the configuration, and what is to be known of the host, to the policy that the kernel reads.
+
+use std::{cmp::Reverse, collections::BTreeSet, net::IpAddr};
+
+use guard_common::{
+    address::{Address, Prefix},
+    budget::{Filters, LinkRules, MAX_DEVICES, MAX_LINKS, MAX_SERVICES, MAX_TYPES, Row, Scope, ZONES},
+    hygiene::Hygiene,
+    judge::Rules,
+    key::Secret,
+    policy::{MAX_RANGES, Mode, Policy, Ranges},
+    time::ticks_of_ms,
+};
+
+use super::{Budget, Cidr, Config, LinkLocal, Sharing, zone::Zone};
+use crate::facts::Facts;
+
+/// A repeat of the same query within less than this is no client's: the fastest stub resolvers wait some 300 ms.
+const RAPID_MS: u32 = 100;
+/// Steps of the kernel's coarse clock are up to this long (CONFIG_HZ=100).
+const COARSE_STEP_NS: u64 = 10_000_000;
+
+/// A policy, and the names that are not in it.
+pub(crate) struct Compiled {
+    /// What the kernel reads.
+    pub(crate) policy: Policy,
+    /// The budget of each row.
+    row_names: Vec<String>,
+}
+
+/// Why a configuration does not fit the host.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PolicyError {
+    #[error(
+        "budget '{budget}' is about interface {device}, which is not guarded; add it to [attach] interfaces, or take it \
+         out of the budget's"
+    )]
+    NotGuarded { budget: String, device: String },
+    #[error("preset 'aws-link-local' has no interface: only lo is guarded; add the one that leads to the VPC")]
+    NoInterface,
+    #[error("preset 'aws-link-local' has {0} interfaces and the kernel room for {MAX_LINKS}; name fewer")]
+    TooManyInterfaces(usize),
+    #[error(
+        "where interface {0} has its link-local services is not known; give it an address, or set the preset's vpc"
+    )]
+    NoServices(String),
+    #[error("the interfaces have {0} link-local services and the kernel room for {MAX_SERVICES}; set the preset's vpc")]
+    TooManyServices(usize),
+    #[error("budgets and hygiene name {0} address ranges and the kernel has room for {MAX_RANGES}; merge some")]
+    TooManyRanges(usize),
+}
+
+impl Compiled {
+    /// The budget whose row this is.
+    pub(crate) fn budget_of_row(&self, row: u32) -> Option<&str> {
+        self.row_names.get(row as usize).map(String::as_str)
+    }
+}
+
+impl Config {
+    /// The policy in the form in which the kernel reads it, for this host.
+    ///
+    /// # Errors
+    ///
+    /// What the file says does not fit the host: an interface is not guarded, or it has too many addresses.
+    pub(crate) fn policy(&self, facts: &Facts, secret: &Secret) -> Result<Compiled, PolicyError> {
+        let rules = Rules {
+            hold_ticks: ticks_of_ms(self.breaker.hold_ms),
+            hold_max_ticks: ticks_of_ms(self.breaker.hold_max_ms),
+            test_ticks: ticks_of_ms(self.breaker.test_ms),
+        };
+        let mut policy = Policy::new(self.mode, self.answer.action, rules);
+        policy.rcode = self.answer.rcode.number();
+        policy.rapid_ticks = ticks_of_ms(RAPID_MS);
+        policy.answers_per_client = self.answer.per_client;
+        policy.answers_per_hold = self.answer.per_hold;
+        for port in &self.ports {
+            policy.add_port(*port);
+        }
+        for range in &self.answer.trusted {
+            let has_room = policy.trust(range.prefix());
+            debug_assert!(has_room, "the file was checked for the number of ranges");
+        }
+        if let Some(link_local) = &self.link_local {
+            policy.link = self.link_rules(link_local, facts)?;
+        }
+        policy.zone_labels = self.zone_labels();
+        self.add_ranges_and_rows(policy, facts, secret)
+    }
+
+    fn link_rules(&self, link_local: &LinkLocal, facts: &Facts) -> Result<LinkRules, PolicyError> {
+        let (action, mode) = link_local.excess.in_mode(link_local.mode);
+        let rules = LinkRules::new(link_local.limit, link_local.allowance.burst, action, mode);
+        let mut rules = rules.expect("limit and burst are in the kernel's range");
+        let devices: Vec<_> = link_local.interfaces(&self.attach).collect();
+        if devices.is_empty() {
+            return Err(PolicyError::NoInterface);
+        }
+        let mut services = Vec::new();
+        for device in &devices {
+            let ifindex = ifindex(facts, LinkLocal::NAME, device)?;
+            if !rules.add_device(ifindex) {
+                return Err(PolicyError::TooManyInterfaces(devices.len()));
+            }
+            let known = facts.services.get(*device).filter(|known| !known.is_empty());
+            for service in known.ok_or_else(|| PolicyError::NoServices((*device).to_owned()))? {
+                if !services.contains(service) {
+                    services.push(*service);
+                }
+            }
+        }
+        for (address, service) in &services {
+            if !rules.add_service(kernel_address(*address), *service) {
+                return Err(PolicyError::TooManyServices(services.len()));
+            }
+        }
+        Ok(rules)
+    }
+
+    /// The label counts by which the kernel tells zones. The first is that of the link-local budget, if there is one: it
+    /// is by this one that a source's packets are told apart.
+    fn zone_labels(&self) -> [u8; ZONES] {
+        let reserved = self.link_local.as_ref().map(|_| LinkLocal::SHARE_LABELS);
+        let counts: BTreeSet<_> = self.budgets.iter().flat_map(Budget::label_counts).collect();
+        let others = counts.into_iter().filter(|count| Some(*count) != reserved);
+        let mut labels = [0; ZONES];
+        // The file was checked for the number of label counts.
+        for (slot, count) in labels.iter_mut().zip(reserved.into_iter().chain(others)) {
+            *slot = count;
+        }
+        labels
+    }
+
+    fn add_ranges_and_rows(&self, mut policy: Policy, facts: &Facts, secret: &Secret) -> Result<Compiled, PolicyError> {
+        let sources = self.hygiene.source_ranges(&facts.addresses);
+        let destinations = self.budgets.iter().map(|budget| budget.filter.destinations.len());
+        let all = self.hygiene.resolvers.len() + sources.len() + self.hygiene.recursion.len();
+        let all = all + destinations.sum::<usize>();
+        let add_ranges = |policy: &mut Policy, ranges: &[Cidr]| {
+            let prefixes: Vec<Prefix> = ranges.iter().map(Cidr::prefix).collect();
+            policy.add_ranges(&prefixes).ok_or(PolicyError::TooManyRanges(all))
+        };
+        let mut hygiene = Hygiene::NONE.in_mode(self.hygiene.mode.unwrap_or(Mode::Enforce));
+        hygiene.resolvers = add_ranges(&mut policy, &self.hygiene.resolvers)?;
+        hygiene.sources = add_ranges(&mut policy, &sources)?;
+        hygiene.recursion = add_ranges(&mut policy, &self.hygiene.recursion)?;
+        policy.hygiene = hygiene;
+
+        let mut plans = Vec::new();
+        for budget in &self.budgets {
+            let destinations = add_ranges(&mut policy, &budget.filter.destinations)?;
+            let budget_plans = Plan::all(budget, destinations);
+            debug_assert_eq!(budget_plans.len(), budget.row_count());
+            plans.extend(budget_plans);
+        }
+        // The sort is stable: what is equally broad stays in the order of the file.
+        plans.sort_by_key(Plan::breadth);
+
+        let mut row_names = Vec::new();
+        for plan in plans {
+            let row = plan.row(facts, &policy.zone_labels, secret)?;
+            let has_room = policy.add_row(row);
+            debug_assert!(has_room, "the file was checked for the number of rows");
+            row_names.push(plan.budget.name.clone());
+        }
+        let rates = (0..policy.row_count())
+            .filter_map(|index| policy.row(index))
+            .map(|row| row.rate);
+        let link_rate = (!policy.link.is_empty()).then(|| *policy.link.rate());
+        let needs_fine = rates.chain(link_rate).any(|rate| rate.needs_finer_than(COARSE_STEP_NS));
+        policy.fine_clock = needs_fine.into();
+        Ok(Compiled { policy, row_names })
+    }
+}
+
+/// One row of a budget, before the host's numbers are put in.
+#[derive(Clone, Copy)]
+struct Plan<'c> {
+    budget: &'c Budget,
+    /// v4 and v6; the whole address unless the scope is client.
+    prefixes: (u8, u8),
+    /// The labels of the zones that it tells apart; 0 unless the scope is zone.
+    labels: u8,
+    /// The one zone that it is about.
+    zone: Option<&'c Zone>,
+    interfaces: &'c [String],
+    destinations: Ranges,
+}
+
+impl<'c> Plan<'c> {
+    /// All rows of a budget.
+    fn all(budget: &'c Budget, destinations: Ranges) -> Vec<Self> {
+        let whole = Plan {
+            budget,
+            prefixes: (32, 128),
+            labels: 0,
+            zone: None,
+            interfaces: &[],
+            destinations,
+        };
+        let mut plans = match &budget.sharing {
+            Sharing::Client(list) => list
+                .iter()
+                .map(|prefixes| Plan {
+                    prefixes: (prefixes.v4, prefixes.v6),
+                    ..whole
+                })
+                .collect(),
+            Sharing::Zone(list) => list
+                .iter()
+                .map(|labels| Plan {
+                    labels: *labels,
+                    ..whole
+                })
+                .collect(),
+            Sharing::Destination | Sharing::Key | Sharing::Interface | Sharing::All => vec![whole],
+        };
+        let zones = &budget.filter.zones;
+        if !zones.is_empty() {
+            let of_zones = |plan| {
+                zones.iter().map(move |zone| Plan {
+                    zone: Some(zone),
+                    ..plan
+                })
+            };
+            plans = plans.into_iter().flat_map(of_zones).collect();
+        }
+        let interfaces = &budget.filter.interfaces;
+        if !interfaces.is_empty() {
+            let chunks = interfaces.chunks(MAX_DEVICES);
+            let of_chunks = |plan| chunks.clone().map(move |interfaces| Plan { interfaces, ..plan });
+            plans = plans.into_iter().flat_map(of_chunks).collect();
+        }
+        plans
+    }
+
+    /// Rows are asked from narrow to broad, so that what is over a narrow budget does not use up a broad one.
+    fn breadth(&self) -> (u8, Reverse<u8>, Reverse<u8>, Reverse<u8>) {
+        let rank = match self.budget.sharing.scope() {
+            Scope::Key => 0,
+            Scope::Client => 1,
+            Scope::Zone => 2,
+            Scope::Destination => 3,
+            Scope::Interface => 4,
+            Scope::All => 5,
+        };
+        let (v4, v6) = self.prefixes;
+        (rank, Reverse(v4), Reverse(v6), Reverse(self.labels))
+    }
+
+    fn row(&self, facts: &Facts, zone_labels: &[u8; ZONES], secret: &Secret) -> Result<Row, PolicyError> {
+        let Budget { name, filter, .. } = self.budget;
+        let mut devices = [0; MAX_DEVICES];
+        for (slot, device) in devices.iter_mut().zip(self.interfaces) {
+            *slot = ifindex(facts, name, device)?;
+        }
+        let mut types = [0; MAX_TYPES];
+        for (slot, qtype) in types.iter_mut().zip(&filter.types) {
+            *slot = *qtype;
+        }
+        // A zone that a row of scope zone is about has as many labels as the zones that it tells apart.
+        let labels = self.zone.map_or(self.labels, Zone::labels);
+        let zone_index = zone_labels.iter().position(|known| *known == labels).unwrap_or(0);
+        let filters = Filters {
+            devices,
+            types,
+            zone: self.zone.map_or(0, |zone| zone.digest(secret)),
+            zone_index: zone_index as u8,
+            destinations: self.destinations,
+        };
+        let (action, mode) = self.budget.excess.in_mode(self.budget.mode);
+        let scope = self.budget.sharing.scope();
+        let directions = self.budget.direction.in_out();
+        let row = Row::new(self.id(), scope, directions, self.budget.allowance.rate(), action, mode);
+        let (v4, v6) = self.prefixes;
+        Ok(row.by_prefix(v4, v6).with(&filters))
+    }
+
+    /// The same for rows whose buckets mean the same, from one policy to the next: those of the zones and interfaces
+    /// that one budget is about. FNV-1a, 64 bits.
+    fn id(&self) -> u64 {
+        let (v4, v6) = self.prefixes;
+        let shape = [self.budget.sharing.scope() as u8, v4, v6, self.labels];
+        let bytes = self.budget.name.bytes().chain([0]).chain(shape);
+        bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        })
+    }
+}
+
+fn ifindex(facts: &Facts, budget: &str, device: &str) -> Result<u32, PolicyError> {
+    let found = facts.devices.get(device).copied();
+    found.ok_or_else(|| PolicyError::NotGuarded {
+        budget: budget.to_owned(),
+        device: device.to_owned(),
+    })
+}
+
+fn kernel_address(address: IpAddr) -> Address {
+    Address::from_octets(match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    })
+}

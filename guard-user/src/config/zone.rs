@@ -1,0 +1,152 @@
+//! A zone as an operator writes it: `example.com`.
+
+use std::{fmt, str::FromStr};
+
+use guard_common::{
+    key::{Key, Secret},
+    question::Question,
+};
+
+use crate::name;
+
+/// Labels that the kernel reads of a name, from the right.
+pub(crate) const MAX_LABELS: u8 = 7;
+/// Bytes that lie in front of a name in a packet, UDP and DNS header: the digest of a short name reaches back into them.
+const HEADERS_LEN: usize = 20;
+
+/// All names at or below one that has 1 to 7 labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Zone {
+    /// In lower case, with its root label.
+    wire: Vec<u8>,
+    labels: u8,
+}
+
+impl Zone {
+    /// How many labels it has, without the root's.
+    pub(crate) const fn labels(&self) -> u8 {
+        self.labels
+    }
+
+    /// Whether all names of `other` are its names too.
+    pub(crate) fn contains(&self, other: &Self) -> bool {
+        let above = other.labels.checked_sub(self.labels);
+        above.is_some_and(|above| suffix(&other.wire, above) == self.wire)
+    }
+
+    /// What the kernel makes of the name, from its first label on, in a packet.
+    pub(crate) fn digest(&self, secret: &Secret) -> u64 {
+        let mut packet = vec![0; HEADERS_LEN];
+        packet.extend_from_slice(&self.wire);
+        let name = Question {
+            name_at: HEADERS_LEN,
+            name_len: self.wire.len(),
+            qtype: 0,
+            qclass: 0,
+        };
+        let key = Key::of(packet.as_slice(), &name, secret);
+        key.expect("the packet has been made to hold the whole name").0
+    }
+}
+
+/// The error says what is allowed.
+impl FromStr for Zone {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wire = name::wire(text)
+            .ok_or_else(|| "a name such as example.com, labels of 1 to 63 ASCII characters each".to_owned())?;
+        match labels(&wire) {
+            0 => Err("a name below the root; for all names, leave the list out".to_owned()),
+            labels @ 1..=MAX_LABELS => Ok(Self { wire, labels }),
+            _ => Err(format!(
+                "names of {MAX_LABELS} labels at most, which is what the kernel reads"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&name::text(&self.wire))
+    }
+}
+
+/// How many labels a whole wire name has, without the root's: 127 at most.
+fn labels(wire: &[u8]) -> u8 {
+    let mut labels = 0;
+    while suffix(wire, labels) != [0] {
+        labels += 1;
+    }
+    labels
+}
+
+/// A whole wire name without its first `above` labels.
+fn suffix(wire: &[u8], above: u8) -> &[u8] {
+    (0..above).fold(wire, |rest, _| &rest[usize::from(rest[0]) + 1..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: Secret = Secret([
+        0x1234_5678_9abc_def1,
+        0x0fed_cba9_8765_4321,
+        0x5555_aaaa_3333_cccc,
+        0x77,
+    ]);
+
+    fn zone(text: &str) -> Zone {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_zone_is_shown_as_names_are() {
+        assert_eq!(zone("104.IN-ADDR.arpa").to_string(), "104.in-addr.arpa.");
+        assert_eq!(zone("Example.com"), zone("example.COM."));
+        assert_eq!(zone("a.b.c.d.e.f.g").labels(), 7);
+    }
+
+    #[test]
+    fn what_is_no_zone_is_refused_with_what_is_allowed() {
+        let name = "a name such as example.com, labels of 1 to 63 ASCII characters each";
+        for (text, allowed) in [
+            ("", name),
+            ("a..b", name),
+            ("bücher.example", name),
+            (".", "a name below the root; for all names, leave the list out"),
+            (
+                "a.b.c.d.e.f.g.h",
+                "names of 7 labels at most, which is what the kernel reads",
+            ),
+        ] {
+            assert_eq!(text.parse::<Zone>().unwrap_err(), allowed, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_zone_contains_itself_and_what_is_below_it() {
+        assert!(zone("example.com").contains(&zone("example.com")));
+        assert!(zone("example.com").contains(&zone("a.b.EXAMPLE.com")));
+        assert!(!zone("www.example.com").contains(&zone("example.com")));
+        assert!(!zone("ample.com").contains(&zone("example.com")));
+        assert!(!zone("example.com").contains(&zone("example.com.au")));
+    }
+
+    #[test]
+    fn a_zone_has_the_digest_that_the_kernel_finds_in_a_packet() {
+        let mut packet = b"\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee".to_vec();
+        packet.extend_from_slice(b"\x04MaIl\x03WWW\x07eXample\x03com\0\0\x01\0\x01");
+        for (at, text) in [(29, "example.com"), (25, "www.example.com"), (37, "com")] {
+            let from_label = Question {
+                name_at: at,
+                name_len: 42 - at,
+                qtype: 0,
+                qclass: 0,
+            };
+            let found = Key::of(packet.as_slice(), &from_label, &SECRET).unwrap();
+            assert_eq!(zone(text).digest(&SECRET), found.0, "{text}");
+        }
+    }
+}
