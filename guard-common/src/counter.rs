@@ -87,6 +87,17 @@ pub const fn action_index(verdict: Verdict, reason: Reason) -> usize {
 }
 
 impl Counters {
+    /// What all CPUs counted together.
+    pub fn sum(cpus: &[Self]) -> Self {
+        let mut total = Self::default();
+        for counters in cpus {
+            for (sum, count) in total.0.iter_mut().zip(counters.0) {
+                *sum = sum.wrapping_add(count);
+            }
+        }
+        total
+    }
+
     /// The value of a counter.
     pub const fn get(&self, counter: Counter) -> u64 {
         self.0[counter as usize]

@@ -1,7 +1,7 @@
-//! dnsguard: cuts DNS query loops in the kernel and tells which hops form them.
+//! dnsguard: cuts DNS query loops and storms in the kernel, and tells who makes them.
 //!
 //! ```text
-//! cli -> config -> policy --> datapath (maps, hooks) --> events, snapshot --> log, metrics
+//! cli -> config -> policy --> datapath (maps, hooks) --> loops, watch --> events, snapshot --> log, metrics
 //! ```
 #![deny(unsafe_code)]
 
@@ -11,25 +11,25 @@ mod cli;
 mod config;
 mod datapath;
 mod device;
+mod drivers;
 mod ethtool;
 mod events;
 mod facts;
 mod host;
+mod host_policy;
 mod http;
 mod link_local;
 mod loops;
 mod metrics;
 mod name;
-#[cfg_attr(not(test), expect(dead_code, reason = "the running agent does not ask it yet"))]
 mod offenders;
 mod run;
-#[cfg_attr(not(test), expect(dead_code, reason = "the running agent does not ask it yet"))]
 mod search;
 mod snapshot;
-#[cfg_attr(not(test), expect(dead_code, reason = "the running agent does not ask it yet"))]
 mod storms;
 mod sys;
 mod top;
+mod watch;
 
 use std::{
     env,

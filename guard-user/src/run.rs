@@ -5,14 +5,20 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, mpsc::Receiver},
     time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, anyhow, bail};
 use aya::maps::{MapData, RingBuf};
-use guard_common::{counter::Counter, event::Event as KernelEvent};
+use guard_common::{
+    abi::device_slot,
+    counter::{Counter, Counters},
+    event::Event as KernelEvent,
+    sample::Sample,
+};
 use nix::time::{ClockId, clock_gettime};
 use tokio::{
     io::unix::AsyncFd,
@@ -28,18 +34,24 @@ use crate::{
     config::Config,
     datapath::{Datapath, Kernel},
     device::Device,
+    drivers,
     events::{Event, Output},
-    facts::Facts,
-    host::Host,
+    host_policy::HostPolicy,
     http::Server,
     loops::Loops,
     metrics::Metrics,
+    search::Suffixes,
     snapshot::Snapshot,
     sys,
+    watch::Watch,
 };
 
-/// How often the counters are read and the open breakers looked at.
-const TICK: Duration = Duration::from_secs(1);
+/// How often samples and counts are looked at: who makes a storm is told within a second.
+const TICK: Duration = Duration::from_millis(250);
+/// Ticks after which the open breakers and the host's addresses are looked at, and the metrics brought up to date.
+const TICKS_PER_LOOK: u32 = 4;
+/// Where resolvers find their search list.
+const RESOLV_CONFS: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 /// Renewals that fit into a lease.
 const RENEWALS: u32 = 3;
 
@@ -64,11 +76,14 @@ async fn serve(config: &Config, format: EventFormat, object: Option<&Path>) -> a
         anyhow!("{}", lines.join("; "))
     })?;
 
+    let with_drivers = devices.iter().filter(|device| !device.loopback);
+    let with_drivers = with_drivers.map(|device| device.name.clone()).collect();
+
     let (mut datapath, mut kernel) = Datapath::open(config, object)?;
     let mut output = Output::new(format);
     let snapshot = Arc::new(Mutex::new(Snapshot::default()));
-    let ring = match start(config, &devices, &mut datapath, &mut kernel, &mut output, &snapshot) {
-        Ok(ring) => ring,
+    let started = match start(config, devices, &mut datapath, &mut kernel, &mut output, &snapshot) {
+        Ok(started) => started,
         Err(error) => {
             datapath.detach()?;
             return Err(error);
@@ -87,19 +102,31 @@ async fn serve(config: &Config, format: EventFormat, object: Option<&Path>) -> a
         }))
     });
 
+    let drivers = drivers::watch(with_drivers, Arc::clone(&snapshot));
+    let drivers = drivers.context("cannot ask the network drivers for their statistics")?;
+
     let mut agent = Agent {
         kernel,
+        watch: started.watch,
+        samples: datapath.take_samples()?,
+        host: started.host,
+        drivers,
+        ticks: 0,
         loops: Loops::new(config.metrics.top),
         output,
         attachments: datapath.attachments().to_vec(),
         snapshot,
+        generation: started.generation,
         lease: config.lease,
         lease_until_ns: monotonic_ns()? + nanoseconds(config.lease),
         ring_losses: None,
         #[cfg(feature = "kernel-log")]
         kernel_log: datapath.take_log(),
     };
-    agent.observe();
+    if let Ok(now_ns) = monotonic_ns() {
+        agent.tick();
+        agent.look(&agent.device_counters(), now_ns);
+    }
     let interfaces = config.attach.interfaces.clone();
     agent
         .output
@@ -107,7 +134,7 @@ async fn serve(config: &Config, format: EventFormat, object: Option<&Path>) -> a
     ready.send_replace(true);
 
     let result = tokio::select! {
-        result = agent.work(ring) => result,
+        result = agent.work(started.events) => result,
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
@@ -126,25 +153,39 @@ async fn serve(config: &Config, format: EventFormat, object: Option<&Path>) -> a
     result
 }
 
+/// What the start brings.
+struct Started {
+    events: AsyncFd<RingBuf<MapData>>,
+    watch: Watch,
+    host: HostPolicy,
+    generation: u32,
+}
+
 /// Puts the policy in force, attaches everywhere and tells of each choice. It fails if nothing could be attached at all.
 fn start(
     config: &Config,
-    devices: &[Device],
+    devices: Vec<Device>,
     datapath: &mut Datapath,
     kernel: &mut Kernel,
     output: &mut Output,
     snapshot: &Mutex<Snapshot>,
-) -> anyhow::Result<AsyncFd<RingBuf<MapData>>> {
+) -> anyhow::Result<Started> {
+    let host = HostPolicy::new(config, devices)?;
+    let compiled = host.compile(kernel)?;
+    kernel.clear_rows()?;
     // In this order: a policy of long ago must not come back to life with the lease.
-    let host = Host::read().context("cannot read the addresses of this host")?;
-    let facts = Facts::gather(config, devices, &host)?;
-    let compiled = config.policy(&facts, &kernel.secret()?)?;
     let generation = kernel.switch(&compiled.policy)?;
     kernel.lease(monotonic_ns()? + nanoseconds(config.lease))?;
-    let ring = sys::wait_for(datapath.take_events()?).context("cannot wait for the ring buffer")?;
+    let events = sys::wait_for(datapath.take_events()?).context("cannot wait for the ring buffer")?;
     output.tell(&Event::policy(generation, config.mode), SystemTime::now());
+    let resolv_confs: Vec<_> = RESOLV_CONFS
+        .iter()
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .collect();
+    let suffixes = Suffixes::new(&config.search_suffixes, &resolv_confs);
+    let watch = Watch::new(config, &compiled, host.facts(), suffixes);
 
-    let failures = datapath.attach(devices, config);
+    let failures = datapath.attach(host.devices(), config);
     let mut snapshot = snapshot.lock().unwrap_or_else(PoisonError::into_inner);
     snapshot.mode = config.mode;
     snapshot.policy_generation = generation;
@@ -170,16 +211,29 @@ fn start(
             .collect();
         bail!("nothing could be attached: {}", reasons.join("; "));
     }
-    Ok(ring)
+    Ok(Started {
+        events,
+        watch,
+        host,
+        generation,
+    })
 }
 
 /// What the running agent works on.
 struct Agent {
     kernel: Kernel,
+    watch: Watch,
+    samples: RingBuf<MapData>,
+    host: HostPolicy,
+    /// News of the network drivers.
+    drivers: Receiver<Event>,
+    ticks: u32,
     loops: Loops,
     output: Output,
     attachments: Vec<Attachment>,
     snapshot: Arc<Mutex<Snapshot>>,
+    /// Counts the policies.
+    generation: u32,
     lease: Duration,
     lease_until_ns: u64,
     /// Events that the kernel had lost when they were last counted.
@@ -198,7 +252,7 @@ impl Agent {
         loop {
             tokio::select! {
                 _ = renewals.tick() => self.renew(),
-                _ = ticks.tick() => self.observe(),
+                _ = ticks.tick() => self.tick(),
                 readable = ring.readable_mut() => {
                     let mut guard = readable.context("cannot wait for the ring buffer")?;
                     self.drain(guard.get_inner_mut());
@@ -267,13 +321,65 @@ impl Agent {
         }
     }
 
-    /// Reads what the kernel counted and looks after the open breakers.
-    fn observe(&mut self) {
+    /// Looks at samples and counts; every so often at everything else.
+    fn tick(&mut self) {
+        let Ok(now_ns) = monotonic_ns() else { return };
+        while let Some(entry) = self.samples.next() {
+            match Sample::read(&entry) {
+                Some(sample) => self.watch.on_sample(&sample, now_ns),
+                None => warn!("a sample of {} bytes is not one of this version", entry.len()),
+            }
+        }
+        let devices = self.device_counters();
+        let rows = (0..self.watch.row_count()).map(|index| self.kernel.row(index));
+        match rows.collect::<Result<Vec<_>, _>>() {
+            Ok(rows) => {
+                let attachments = &self.attachments;
+                let name = |ifindex| {
+                    let found = attachments.iter().find(|one| one.ifindex == ifindex);
+                    found.map(|attachment| attachment.device.clone())
+                };
+                let events = self.watch.on_counts(&rows, &devices, name, now_ns);
+                self.tell_all(&events);
+            }
+            Err(error) => warn!("{error}"),
+        }
+        self.ticks += 1;
+        if self.ticks >= TICKS_PER_LOOK {
+            self.ticks = 0;
+            self.look(&devices, now_ns);
+        }
+    }
+
+    /// What was counted at each interface, of all CPUs.
+    fn device_counters(&self) -> Vec<(u32, Counters)> {
+        let mut slots = BTreeSet::new();
+        let mut found = Vec::new();
+        for attachment in &self.attachments {
+            // Interfaces whose indexes share a slot are counted together, under the name of the first.
+            if !slots.insert(device_slot(attachment.ifindex)) {
+                continue;
+            }
+            match self.kernel.counters(attachment.ifindex) {
+                Ok(cpus) => found.push((attachment.ifindex, Counters::sum(&cpus))),
+                Err(error) => warn!("{error}"),
+            }
+        }
+        found
+    }
+
+    fn tell_all(&mut self, events: &[Event]) {
+        for event in events {
+            self.output.tell(event, SystemTime::now());
+        }
+    }
+
+    /// Looks after the open breakers and the host's addresses, and brings the metrics up to date.
+    fn look(&mut self, devices: &[(u32, Counters)], now_ns: u64) {
         #[cfg(feature = "kernel-log")]
         if let Some(log) = &mut self.kernel_log {
             log.flush();
         }
-        let Ok(now_ns) = monotonic_ns() else { return };
         let keys: Vec<_> = self.loops.keys().collect();
         for key in keys {
             match self.kernel.held(key) {
@@ -282,39 +388,37 @@ impl Agent {
                 Err(error) => debug!("{error}"),
             }
         }
-        for event in self.loops.tick(now_ns) {
-            self.output.tell(&event, SystemTime::now());
+        let mut events = self.loops.tick(now_ns);
+        events.extend(self.watch.tick(now_ns));
+        events.extend(self.drivers.try_iter());
+        if let Some(generation) = self.host.refresh(&mut self.kernel) {
+            self.generation = generation;
+            events.push(Event::policy(generation, self.host.mode()));
         }
-
-        let mut counted = Snapshot::default();
-        let mut slots = BTreeSet::new();
-        for attachment in &self.attachments {
-            let Attachment { device, ifindex, .. } = attachment;
-            // Interfaces whose indexes share a slot are counted together, under the name of the first.
-            if !slots.insert(guard_common::abi::device_slot(*ifindex)) {
-                continue;
-            }
-            match self.kernel.counters(*ifindex) {
-                Ok(cpus) => cpus.iter().for_each(|counters| counted.add_counters(device, counters)),
-                Err(error) => warn!("{error}"),
-            }
-        }
-        let lost = counted
-            .devices
-            .values()
-            .map(|counters| counters.get(Counter::EventsLost))
+        let lost = devices
+            .iter()
+            .map(|(_, counters)| counters.get(Counter::EventsLost))
             .sum();
         match self.ring_losses.replace(lost) {
-            Some(before) if lost > before => self.output.tell(&Event::lost(lost - before), SystemTime::now()),
+            Some(before) if lost > before => events.push(Event::lost(lost - before)),
             _ => {}
         }
+        self.tell_all(&events);
 
+        let mut counted = Snapshot::default();
+        for (ifindex, counters) in devices {
+            if let Some(attachment) = self.attachments.iter().find(|one| one.ifindex == *ifindex) {
+                counted.add_counters(&attachment.device, counters);
+            }
+        }
         let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
         snapshot.devices = counted.devices;
+        snapshot.policy_generation = self.generation;
         snapshot.lease_seconds = self.lease_until_ns.saturating_sub(now_ns) as f64 / 1e9;
         snapshot.lines_lost = self.output.lost();
         snapshot.loops = self.loops.rows();
         snapshot.held = self.loops.held();
+        self.watch.show(&mut snapshot, now_ns);
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) use self::{
     cidr::Cidr,
     file::{ConfigError, Live},
     hygiene::Hygiene,
+    policy::{BudgetRow, Compiled},
 };
 
 /// Where maps and links are pinned unless the operator says otherwise.

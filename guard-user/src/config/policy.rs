@@ -20,12 +20,21 @@ const RAPID_MS: u32 = 100;
 /// Steps of the kernel's coarse clock are up to this long (CONFIG_HZ=100).
 const COARSE_STEP_NS: u64 = 10_000_000;
 
-/// A policy, and the names that are not in it.
+/// A policy, and what its rows stand for.
 pub(crate) struct Compiled {
     /// What the kernel reads.
     pub(crate) policy: Policy,
     /// The budget of each row.
-    row_names: Vec<String>,
+    pub(crate) rows: Vec<BudgetRow>,
+}
+
+/// Which part of a budget a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BudgetRow {
+    /// The budget's place in the configuration.
+    pub(crate) budget: usize,
+    /// A query is charged to one row of each step; the steps of a budget follow one another.
+    pub(crate) step: usize,
 }
 
 /// Why a configuration does not fit the host.
@@ -48,13 +57,6 @@ pub(crate) enum PolicyError {
     TooManyServices(usize),
     #[error("budgets and hygiene name {0} address ranges and the kernel has room for {MAX_RANGES}; merge some")]
     TooManyRanges(usize),
-}
-
-impl Compiled {
-    /// The budget whose row this is.
-    pub(crate) fn budget_of_row(&self, row: u32) -> Option<&str> {
-        self.row_names.get(row as usize).map(String::as_str)
-    }
 }
 
 impl Config {
@@ -147,21 +149,29 @@ impl Config {
         policy.hygiene = hygiene;
 
         let mut plans = Vec::new();
-        for budget in &self.budgets {
+        for (place, budget) in self.budgets.iter().enumerate() {
             let destinations = add_ranges(&mut policy, &budget.filter.destinations)?;
-            let budget_plans = Plan::all(budget, destinations);
+            let budget_plans = Plan::all(place, budget, destinations);
             debug_assert_eq!(budget_plans.len(), budget.row_count());
             plans.extend(budget_plans);
         }
         // The sort is stable: what is equally broad stays in the order of the file.
         plans.sort_by_key(Plan::breadth);
 
-        let mut row_names = Vec::new();
+        let mut rows: Vec<BudgetRow> = Vec::new();
+        let mut breadths: Vec<Vec<_>> = vec![Vec::new(); self.budgets.len()];
         for plan in plans {
             let row = plan.row(facts, &policy.zone_labels, secret)?;
             let has_room = policy.add_row(row);
             debug_assert!(has_room, "the file was checked for the number of rows");
-            row_names.push(plan.budget.name.clone());
+            let steps = &mut breadths[plan.place];
+            if steps.last() != Some(&plan.breadth()) {
+                steps.push(plan.breadth());
+            }
+            rows.push(BudgetRow {
+                budget: plan.place,
+                step: steps.len() - 1,
+            });
         }
         let rates = (0..policy.row_count())
             .filter_map(|index| policy.row(index))
@@ -169,13 +179,15 @@ impl Config {
         let link_rate = (!policy.link.is_empty()).then(|| *policy.link.rate());
         let needs_fine = rates.chain(link_rate).any(|rate| rate.needs_finer_than(COARSE_STEP_NS));
         policy.fine_clock = needs_fine.into();
-        Ok(Compiled { policy, row_names })
+        Ok(Compiled { policy, rows })
     }
 }
 
 /// One row of a budget, before the host's numbers are put in.
 #[derive(Clone, Copy)]
 struct Plan<'c> {
+    /// The budget's place in the configuration.
+    place: usize,
     budget: &'c Budget,
     /// v4 and v6; the whole address unless the scope is client.
     prefixes: (u8, u8),
@@ -189,8 +201,9 @@ struct Plan<'c> {
 
 impl<'c> Plan<'c> {
     /// All rows of a budget.
-    fn all(budget: &'c Budget, destinations: Ranges) -> Vec<Self> {
+    fn all(place: usize, budget: &'c Budget, destinations: Ranges) -> Vec<Self> {
         let whole = Plan {
+            place,
             budget,
             prefixes: (32, 128),
             labels: 0,

@@ -7,20 +7,25 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf},
+    util::nr_cpus,
 };
 use guard_common::{
     abi,
-    counter::Counters,
+    counter::{Counters, RowCount},
     judge::KeyBucket,
     key::{Key, Secret},
-    policy::{Control, Policy},
+    policy::{Control, MAX_ROWS, Policy},
 };
 
 use super::object;
 
 /// Take the value's spin lock while copying it (`BPF_F_LOCK`, include/uapi/linux/bpf.h).
 const LOCKED: u64 = 4;
+
+/// Samples that all CPUs together take of either kind in a 60th of a second before they take fewer: a thousand a second,
+/// of which the ring buffer holds three seconds.
+const SAMPLES_PER_WINDOW: u32 = 16;
 
 /// A map that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +44,8 @@ pub(crate) struct Kernel {
     policies: Array<MapData, Policy>,
     keys: Array<MapData, KeyBucket>,
     counters: PerCpuArray<MapData, Counters>,
+    rows: PerCpuArray<MapData, RowCount>,
+    cpus: u32,
 }
 
 impl Kernel {
@@ -49,6 +56,8 @@ impl Kernel {
             policies: take(ebpf, abi::POLICIES)?,
             keys: take(ebpf, abi::KEYS)?,
             counters: take(ebpf, abi::COUNTERS)?,
+            rows: take(ebpf, abi::ROWS)?,
+            cpus: nr_cpus().unwrap_or(1) as u32,
         };
         let mut control = kernel.control()?;
         if control.secret == Secret::default() {
@@ -90,6 +99,7 @@ impl Kernel {
         let mut control = self.control()?;
         control.active = (control.active & 1) ^ 1;
         control.generation = control.generation.wrapping_add(1);
+        control.sample_quota = (SAMPLES_PER_WINDOW / self.cpus).max(1);
         let access = |source| MapFault::Access {
             name: abi::POLICIES,
             source,
@@ -116,6 +126,33 @@ impl Kernel {
         Ok(values.iter().copied().collect())
     }
 
+    /// What a row of the policy counted, on all CPUs.
+    pub(crate) fn row(&self, index: u32) -> Result<RowCount, MapFault> {
+        let values = self.rows.get(&index, 0);
+        let values = values.map_err(|source| MapFault::Access {
+            name: abi::ROWS,
+            source,
+        })?;
+        Ok(values.iter().fold(RowCount::default(), |sum, count| RowCount {
+            within: sum.within.wrapping_add(count.within),
+            over: sum.over.wrapping_add(count.over),
+        }))
+    }
+
+    /// Sets the counts of all rows back: they are those of another policy.
+    pub(crate) fn clear_rows(&mut self) -> Result<(), MapFault> {
+        let access = |source| MapFault::Access {
+            name: abi::ROWS,
+            source,
+        };
+        for index in 0..MAX_ROWS as u32 {
+            let zeroes = vec![RowCount::default(); self.cpus as usize];
+            let zeroes = PerCpuValues::try_from(zeroes).map_err(|error| access(error.into()))?;
+            self.rows.set(index, zeroes, 0).map_err(access)?;
+        }
+        Ok(())
+    }
+
     /// Queries of a key held since its breaker opened; `None` if it is closed.
     pub(crate) fn held(&self, key: Key) -> Result<Option<u32>, MapFault> {
         let bucket = self.keys.get(&abi::key_bucket(key), LOCKED);
@@ -131,7 +168,7 @@ impl Kernel {
 
     /// Bytes of each map.
     pub(crate) fn map_bytes() -> impl Iterator<Item = (&'static str, u64)> {
-        object::bytes(aya::util::nr_cpus().unwrap_or(1))
+        object::bytes(nr_cpus().unwrap_or(1))
     }
 }
 
@@ -139,6 +176,11 @@ impl super::Datapath {
     /// The ring buffer of events; there is one reader.
     pub(crate) fn take_events(&mut self) -> Result<RingBuf<MapData>, MapFault> {
         take(&mut self.ebpf, abi::EVENTS)
+    }
+
+    /// The ring buffer of samples; there is one reader, and nobody wakes him.
+    pub(crate) fn take_samples(&mut self) -> Result<RingBuf<MapData>, MapFault> {
+        take(&mut self.ebpf, abi::SAMPLES)
     }
 }
 

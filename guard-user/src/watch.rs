@@ -1,0 +1,251 @@
+//! What the running agent sees of storms: samples and counts go in, events and figures come out.
+//!
+//! Four times a second it takes in what the kernel has shown and counted since. It reads no map and no clock itself.
+
+use std::collections::BTreeMap;
+
+use guard_common::{
+    budget::{Scope, Service},
+    counter::{Counters, RowCount, link_index},
+    policy::Mode,
+    sample::Sample,
+};
+
+use crate::{
+    config::{BudgetRow, Compiled, Config, LinkLocal},
+    events::Event,
+    facts::Facts,
+    offenders::{Offenders, Rule, Shedder},
+    search::{Search, Suffixes},
+    snapshot::{BudgetCount, Link, Snapshot},
+    storms::{Count, Limiter, LinkCount, Storms, count_of_rule},
+};
+
+/// All that is watched under one configuration.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    offenders: Offenders,
+    search: Search,
+    storms: Storms,
+    /// Name and packets per second of each budget.
+    budgets: Vec<(String, f64)>,
+    rows: Vec<BudgetRow>,
+    counts: Vec<BudgetTotal>,
+    /// Interface index and name of each link-local budget.
+    links: BTreeMap<u32, String>,
+    link_limit: f64,
+    rules: Vec<Rule>,
+    /// Names to show of each kind.
+    top: usize,
+}
+
+/// What the rows of a budget counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct BudgetTotal {
+    within: u64,
+    over: u64,
+}
+
+impl Watch {
+    /// Watches the budgets and rules of a configuration, which was compiled for a host.
+    pub(crate) fn new(config: &Config, compiled: &Compiled, facts: &Facts, suffixes: Suffixes) -> Self {
+        let mode = |own: Option<Mode>| match (config.mode, own) {
+            (Mode::Enforce, None | Some(Mode::Enforce)) => Mode::Enforce,
+            _ => Mode::Observe,
+        };
+        let mut limiters = Vec::new();
+        for (place, budget) in config.budgets.iter().enumerate() {
+            let (_, excess_mode) = budget.excess.in_mode(budget.mode);
+            limiters.push(Limiter {
+                shedder: Shedder::Budget(place),
+                name: budget.name.clone(),
+                device: None,
+                limit: Some(budget.allowance.limit.rate()),
+                scope: budget.sharing.scope(),
+                mode: mode(Some(excess_mode)),
+            });
+        }
+        let mut links = BTreeMap::new();
+        if let Some(link_local) = &config.link_local {
+            let (_, excess_mode) = link_local.excess.in_mode(link_local.mode);
+            for device in link_local.interfaces(&config.attach) {
+                let Some(ifindex) = facts.devices.get(device) else {
+                    continue;
+                };
+                links.insert(*ifindex, device.to_owned());
+                limiters.push(Limiter {
+                    shedder: Shedder::Link(*ifindex),
+                    name: LinkLocal::NAME.to_owned(),
+                    device: Some(device.to_owned()),
+                    limit: Some(link_local.limit.into()),
+                    scope: Scope::Destination,
+                    mode: mode(Some(excess_mode)),
+                });
+            }
+        }
+        let hygiene = &config.hygiene;
+        let rules = [
+            (Rule::Resolvers, "hygiene: resolvers", hygiene.resolvers.is_empty()),
+            (Rule::Sources, "hygiene: sources", hygiene.sources.is_empty()),
+            (Rule::Recursion, "hygiene: recursion", hygiene.recursion.is_empty()),
+        ];
+        let rules: Vec<_> = rules.into_iter().filter(|(.., is_off)| !is_off).collect();
+        limiters.extend(rules.iter().map(|(rule, name, _)| Limiter {
+            shedder: Shedder::Rule(*rule),
+            name: (*name).to_owned(),
+            device: None,
+            limit: None,
+            scope: Scope::All,
+            mode: mode(hygiene.mode),
+        }));
+        Self {
+            offenders: Offenders::new(compiled.rows.iter().map(|row| row.budget).collect()),
+            search: Search::new(suffixes),
+            storms: Storms::new(limiters),
+            budgets: config
+                .budgets
+                .iter()
+                .map(|budget| (budget.name.clone(), budget.allowance.limit.rate()))
+                .collect(),
+            rows: compiled.rows.clone(),
+            counts: vec![BudgetTotal::default(); config.budgets.len()],
+            links,
+            link_limit: config
+                .link_local
+                .as_ref()
+                .map_or(0.0, |link_local| link_local.limit.into()),
+            rules: rules.into_iter().map(|(rule, ..)| rule).collect(),
+            top: config.metrics.top,
+        }
+    }
+
+    /// How many rows of the policy it wants to know the counts of.
+    pub(crate) fn row_count(&self) -> u32 {
+        self.rows.len() as u32
+    }
+
+    /// Takes in a sample.
+    pub(crate) fn on_sample(&mut self, sample: &Sample, now_ns: u64) {
+        self.offenders.on_sample(sample, now_ns);
+        self.search.on_sample(sample, now_ns);
+    }
+
+    /// Takes in what the rows and the interfaces have counted so far; returns what there is to tell. `device` names an
+    /// interface by its index.
+    pub(crate) fn on_counts(
+        &mut self,
+        rows: &[RowCount],
+        devices: &[(u32, Counters)],
+        device: impl Fn(u32) -> Option<String>,
+        now_ns: u64,
+    ) -> Vec<Event> {
+        self.counts = totals(&self.rows, rows, self.budgets.len());
+        for (place, total) in self.counts.iter().enumerate() {
+            let count = Count {
+                offered: total.within + total.over,
+                over: total.over,
+            };
+            self.storms.on_count(Shedder::Budget(place), count, now_ns);
+        }
+        for (ifindex, counters) in devices {
+            if self.links.contains_key(ifindex) {
+                self.storms.on_link(*ifindex, &LinkCount::of(counters), now_ns);
+            }
+        }
+        for rule in &self.rules {
+            let counts = devices.iter().map(|(_, counters)| count_of_rule(counters, *rule));
+            let sum = counts.fold(Count::default(), |sum, count| Count {
+                offered: sum.offered + count.offered,
+                over: sum.over + count.over,
+            });
+            self.storms.on_count(Shedder::Rule(*rule), sum, now_ns);
+        }
+        self.storms.tick(&self.offenders, device, now_ns)
+    }
+
+    /// What there is to tell of search lists, and old things forgotten. To be called about once a second.
+    pub(crate) fn tick(&mut self, now_ns: u64) -> Vec<Event> {
+        self.offenders.tick(now_ns);
+        self.search.tick(now_ns)
+    }
+
+    /// Fills in what the metrics say of storms.
+    pub(crate) fn show(&self, snapshot: &mut Snapshot, now_ns: u64) {
+        snapshot.top = self.offenders.all().standings(self.top, now_ns);
+        snapshot.search_wasted = self.search.wasted();
+        let links = self.links.iter().map(|(ifindex, device)| {
+            let link = Link {
+                limit: self.link_limit,
+                peak: self.storms.peak(*ifindex, now_ns),
+            };
+            (device.clone(), link)
+        });
+        snapshot.links = links.collect();
+        let budgets = self
+            .budgets
+            .iter()
+            .zip(&self.counts)
+            .map(|((name, limit), total)| BudgetCount {
+                budget: name.clone(),
+                limit: *limit,
+                within: total.within,
+                over: total.over,
+            });
+        snapshot.budgets = budgets.collect();
+    }
+}
+
+/// What an interface has sent to link-local services so far.
+pub(crate) fn link_local_packets(counters: &Counters) -> u64 {
+    Service::ALL
+        .iter()
+        .map(|service| counters.0[link_index(*service)])
+        .sum()
+}
+
+/// What the rows of each budget counted. A query is charged to one row of each step: it is within the budget when the
+/// last step has room for it, and over when any has not.
+fn totals(rows: &[BudgetRow], counts: &[RowCount], budgets: usize) -> Vec<BudgetTotal> {
+    let mut totals = vec![BudgetTotal::default(); budgets];
+    let mut last_steps = vec![0; budgets];
+    for (row, count) in rows.iter().zip(counts) {
+        let total = &mut totals[row.budget];
+        if row.step > last_steps[row.budget] {
+            last_steps[row.budget] = row.step;
+            total.within = 0;
+        }
+        total.within += count.within;
+        total.over += count.over;
+    }
+    totals
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn count(within: u64, over: u64) -> RowCount {
+        RowCount { within, over }
+    }
+
+    const fn row(budget: usize, step: usize) -> BudgetRow {
+        BudgetRow { budget, step }
+    }
+
+    #[test]
+    fn a_budget_of_two_prefix_lengths_counts_a_query_once() {
+        // 100 queries: 30 over the /32, 20 of the rest over the /24.
+        let rows = [row(0, 0), row(1, 0), row(0, 1)];
+        let counts = [count(70, 30), count(5, 1), count(50, 20)];
+        let totals = totals(&rows, &counts, 2);
+        assert_eq!(totals[0], BudgetTotal { within: 50, over: 50 });
+        assert_eq!(totals[1], BudgetTotal { within: 5, over: 1 });
+    }
+
+    #[test]
+    fn a_budget_of_two_zones_counts_both() {
+        let rows = [row(0, 0), row(0, 0)];
+        let totals = totals(&rows, &[count(7, 1), count(2, 4)], 1);
+        assert_eq!(totals[0], BudgetTotal { within: 9, over: 5 });
+    }
+}
