@@ -21,6 +21,7 @@ const RAPID_MS: u32 = 100;
 const COARSE_STEP_NS: u64 = 10_000_000;
 
 /// A policy, and the names that are not in it.
+#[derive(Debug)]
 pub(crate) struct Compiled {
     /// What the kernel reads.
     pub(crate) policy: Policy,
@@ -302,3 +303,6 @@ fn kernel_address(address: IpAddr) -> Address {
         IpAddr::V6(v6) => v6.octets(),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,13 +4,13 @@ use std::{fmt, str::FromStr};
 
 use guard_common::{
     key::{Key, Secret},
-    question::Question,
+    question::{MAX_ZONE_LABELS, Question},
 };
 
 use crate::name;
 
 /// Labels that the kernel reads of a name, from the right.
-pub(crate) const MAX_LABELS: u8 = 7;
+pub(crate) const MAX_LABELS: u8 = MAX_ZONE_LABELS as u8;
 /// Bytes that lie in front of a name in a packet, UDP and DNS header: the digest of a short name reaches back into them.
 const HEADERS_LEN: usize = 20;
 
@@ -88,6 +88,8 @@ fn suffix(wire: &[u8], above: u8) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use guard_common::question::Name;
+
     use super::*;
 
     const SECRET: Secret = Secret([
@@ -138,10 +140,12 @@ mod tests {
     fn a_zone_has_the_digest_that_the_kernel_finds_in_a_packet() {
         let mut packet = b"\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee".to_vec();
         packet.extend_from_slice(b"\x04MaIl\x03WWW\x07eXample\x03com\0\0\x01\0\x01");
-        for (at, text) in [(29, "example.com"), (25, "www.example.com"), (37, "com")] {
+        let name = Name::walk(packet.as_slice(), 20).unwrap();
+        for text in ["example.com", "www.example.com", "com", "mail.www.example.com"] {
+            let at = name.zone_at(zone(text).labels()).unwrap();
             let from_label = Question {
-                name_at: at,
-                name_len: 42 - at,
+                name_at: 20 + at,
+                name_len: name.len() - at,
                 qtype: 0,
                 qclass: 0,
             };

@@ -246,7 +246,7 @@ fn prefixes(section: &mut Section<'_>) -> Vec<Prefixes> {
     let v6 = section.integers("v6_prefixes", 0..=128);
     section.refuse_empty("v6_prefixes", "one prefix length or more, such as [128]");
     let (v4, v6) = (descending(v4, 32), descending(v6, 128));
-    let at = |list: &[u8], index: usize| list.get(index).or(list.last()).copied();
+    let at = |list: &[u8], index: usize| list.get(index).or_else(|| list.last()).copied();
     (0..v4.len().max(v6.len()))
         .filter_map(|index| {
             Some(Prefixes {
