@@ -11,7 +11,10 @@ use clap::{
 };
 use guard_common::policy::Mode;
 
-use crate::config::{self, DEFAULT_PIN_DIR};
+use crate::{
+    config::{self, DEFAULT_PIN_DIR},
+    top,
+};
 
 /// What every help text ends with.
 const EXIT_CODES: &str = "\
@@ -32,6 +35,7 @@ Examples:
   dnsguard run                                           watch the loopback interface
   dnsguard run --interface lo --mode enforce             cut loops on it
   dnsguard check-config /etc/dnsguard/dnsguard.toml      is the file right?
+  dnsguard top                                           who asks most, and what for?
   dnsguard detach --all                                  take everything out of the kernel";
 
 const RUN_EXAMPLES: &str = "\
@@ -49,6 +53,15 @@ Example:
 
 A budget with preset = \"aws-link-local\" is checked against the interfaces of the host that this runs on. Any other file \
 is checked the same everywhere.";
+
+const TOP_EXAMPLES: &str = "\
+Examples:
+  dnsguard top
+  dnsguard top -o json | jq '.zones[0].zone'
+  watch dnsguard top
+
+It asks the running agent, at the address of [metrics] listen. Numbers are of the last 10 s or so, from samples; a \
+query counts in one zone only.";
 
 const DETACH_EXAMPLE: &str = "\
 Example:
@@ -74,6 +87,9 @@ pub(crate) enum Command {
     /// Say whether a configuration file is right, and if not, where and why.
     #[command(after_help = help([CHECK_EXAMPLE, EXIT_CODES]))]
     CheckConfig(CheckConfig),
+    /// Show once who asks most and what for: zones, clients, names, and how the budgets stand.
+    #[command(after_help = help([TOP_EXAMPLES, EXIT_CODES]))]
+    Top(Top),
     /// Remove every trace of the guard from the kernel, also when the agent is dead.
     #[command(after_help = help([DETACH_EXAMPLE, EXIT_CODES]))]
     Detach(Detach),
@@ -108,6 +124,17 @@ pub(crate) struct CheckConfig {
     /// Configuration file (TOML).
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+}
+
+/// `dnsguard top`
+#[derive(Args, Debug)]
+pub(crate) struct Top {
+    /// Where the agent serves its metrics.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9533")]
+    pub(crate) url: String,
+    /// A table for people, or one JSON object.
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = top::Format::Table)]
+    pub(crate) output: top::Format,
 }
 
 /// `dnsguard detach`
@@ -209,6 +236,15 @@ mod tests {
     }
 
     #[test]
+    fn top_asks_the_agent_of_this_host() {
+        let Command::Top(top) = Cli::try_parse_from(["dnsguard", "top", "-o", "json"]).unwrap().command else {
+            panic!("not top");
+        };
+        let listen = config::Config::default().metrics.listen.unwrap();
+        assert_eq!((top.url, top.output), (format!("http://{listen}"), top::Format::Json));
+    }
+
+    #[test]
     fn detach_wants_to_hear_all() {
         let error = Cli::try_parse_from(["dnsguard", "detach"]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::MissingRequiredArgument);
@@ -223,7 +259,7 @@ mod tests {
     fn every_help_has_an_example_and_the_exit_codes() {
         let mut command = Cli::command();
         command.build();
-        for name in ["run", "check-config", "detach"] {
+        for name in ["run", "check-config", "top", "detach"] {
             let help = command
                 .find_subcommand_mut(name)
                 .unwrap()

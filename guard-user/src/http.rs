@@ -1,4 +1,4 @@
-//! The HTTP endpoint: `/metrics`, `/livez`, `/readyz`.
+//! The HTTP endpoint: `/metrics`, `/top`, `/livez`, `/readyz`.
 //!
 //! A connection carries one request and has ten seconds for it, and there are 64 of them at most: whoever connects can
 //! cost the agent neither memory nor attention.
@@ -9,7 +9,7 @@ use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap},
+    header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, X_CONTENT_TYPE_OPTIONS},
     server::conn::http1,
     service::service_fn,
 };
@@ -23,7 +23,10 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::metrics::{Format, Metrics};
+use crate::{
+    metrics::{Format, Metrics},
+    top::Page,
+};
 
 /// What connections can cost at most.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +50,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 const PLAIN: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
 
 /// Why there is no endpoint.
 #[derive(Debug, Error)]
@@ -144,11 +148,11 @@ async fn connection(stream: TcpStream, pages: Arc<Pages>, limits: Limits) {
 
 impl Pages {
     fn respond(&self, method: &Method, path: &str, headers: &HeaderMap) -> Response<Full<Bytes>> {
-        if !matches!(path, "/metrics" | "/livez" | "/readyz") {
+        if !matches!(path, "/metrics" | "/top" | "/livez" | "/readyz") {
             return page(
                 StatusCode::NOT_FOUND,
                 PLAIN,
-                "not found; there are /metrics, /livez and /readyz\n",
+                "not found; there are /metrics, /top, /livez and /readyz\n",
             );
         }
         if !matches!(*method, Method::GET | Method::HEAD) {
@@ -166,6 +170,7 @@ impl Pages {
                     Err(_) => page(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, "cannot write the metrics\n"),
                 }
             }
+            "/top" => page(StatusCode::OK, JSON, Page::of(&self.metrics.snapshot()).json()),
             "/readyz" if !*self.ready.borrow() => page(
                 StatusCode::SERVICE_UNAVAILABLE,
                 PLAIN,
@@ -182,6 +187,8 @@ fn page(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) 
     let value = hyper::header::HeaderValue::from_static;
     response.headers_mut().insert(CONTENT_TYPE, value(content_type));
     response.headers_mut().insert(CACHE_CONTROL, value("no-store"));
+    // Names in it may be made to look like a page.
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, value("nosniff"));
     response
 }
 
@@ -223,7 +230,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::snapshot::Snapshot;
+    use crate::{snapshot::Snapshot, top};
 
     fn pages(ready: bool) -> Pages {
         Pages {
@@ -247,7 +254,7 @@ mod tests {
     #[test]
     fn paths_and_methods_have_their_status() {
         let pages = pages(true);
-        for path in ["/metrics", "/livez", "/readyz"] {
+        for path in ["/metrics", "/top", "/livez", "/readyz"] {
             assert_eq!(status(&pages, Method::GET, path), 200, "{path}");
             assert_eq!(status(&pages, Method::HEAD, path), 200, "{path}");
             assert_eq!(status(&pages, Method::POST, path), 405, "{path}");
@@ -330,6 +337,23 @@ mod tests {
         assert!(
             head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"),
             "{head}"
+        );
+        stop.send(()).unwrap();
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_command_reads_what_the_endpoint_serves() {
+        let server = bind().await;
+        let url = format!("http://{}", server.address());
+        let (stop, server) = start(server);
+        let shown = task::spawn_blocking(move || top::top(&url, top::Format::Json))
+            .await
+            .unwrap();
+        assert!(
+            shown
+                .unwrap()
+                .starts_with(r#"{"schema":1,"queries_per_second":0.0,"zones":[]"#)
         );
         stop.send(()).unwrap();
         server.await.unwrap();

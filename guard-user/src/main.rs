@@ -20,13 +20,20 @@ mod link_local;
 mod loops;
 mod metrics;
 mod name;
+#[cfg_attr(not(test), expect(dead_code, reason = "the running agent does not ask it yet"))]
+mod offenders;
 mod run;
+#[cfg_attr(not(test), expect(dead_code, reason = "the running agent does not ask it yet"))]
+mod search;
 mod snapshot;
+#[cfg_attr(not(test), expect(dead_code, reason = "the running agent does not ask it yet"))]
+mod storms;
 mod sys;
+mod top;
 
 use std::{
     env,
-    io::{self, IsTerminal as _},
+    io::{self, IsTerminal as _, Write as _},
     process::ExitCode,
 };
 
@@ -65,7 +72,17 @@ fn main() -> ExitCode {
                 .with_pin_dir(run.pin_dir);
             report(run::run(&config, run.events, run.object.as_deref()))
         }
+        Command::Top(asked) => report(show(&asked)),
         Command::Detach(detach) => report(detach_all(&detach)),
+    }
+}
+
+fn show(asked: &cli::Top) -> anyhow::Result<()> {
+    let text = top::top(&asked.url, asked.output)?;
+    match io::stdout().write_all(text.as_bytes()) {
+        // Whoever read it has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
     }
 }
 

@@ -10,6 +10,76 @@ use guard_common::question::MAX_NAME_LEN;
 /// Bytes of the longest label (RFC 1035 section 2.3.4).
 const MAX_LABEL_LEN: u8 = 63;
 
+/// Octets of a name at most, the root included (RFC 1035 section 2.3.4).
+const MAX_NAME: usize = 255;
+
+/// A whole name in wire form, in lower case: what can be cut between its labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Name {
+    wire: Vec<u8>,
+    /// Where each label begins, and last the root.
+    starts: Vec<u8>,
+}
+
+impl Name {
+    /// Reads a name in wire form. `None` if it breaks off, is compressed or too long, or if something follows it.
+    pub(crate) fn read(wire: &[u8]) -> Option<Self> {
+        let (mut starts, mut at) = (Vec::new(), 0);
+        loop {
+            starts.push(u8::try_from(at).ok()?);
+            match *wire.get(at)? {
+                0 => break,
+                length @ 1..=63 => at += 1 + usize::from(length),
+                _ => return None,
+            }
+        }
+        // No length reads as a letter: they are below 64.
+        (wire.len() == at + 1 && wire.len() <= MAX_NAME).then(|| Self {
+            wire: wire.to_ascii_lowercase(),
+            starts,
+        })
+    }
+
+    /// Reads a domain as it stands in a `search` line or in the configuration: labels of printable ASCII between dots,
+    /// without escapes. `None` if it is no such thing.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut wire = Vec::with_capacity(text.len() + 2);
+        for label in text.strip_suffix('.').unwrap_or(text).split('.') {
+            if !label.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\') {
+                return None;
+            }
+            wire.push(u8::try_from(label.len()).ok()?);
+            wire.extend_from_slice(label.as_bytes());
+        }
+        wire.push(0);
+        Self::read(&wire)
+    }
+
+    /// The whole name.
+    pub(crate) fn wire(&self) -> &[u8] {
+        &self.wire
+    }
+
+    /// How many labels it has, the root not counted.
+    pub(crate) const fn labels(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    /// Its last `labels` labels and the root: a name in wire form. The whole name, if it has no more.
+    pub(crate) fn suffix(&self, labels: usize) -> &[u8] {
+        &self.wire[self.cut(labels)..]
+    }
+
+    /// What stands before its last `labels` labels: labels in wire form, without a root.
+    pub(crate) fn stem(&self, labels: usize) -> &[u8] {
+        &self.wire[..self.cut(labels)]
+    }
+
+    fn cut(&self, labels: usize) -> usize {
+        self.starts[self.labels().saturating_sub(labels)].into()
+    }
+}
+
 /// The presentation form of a name in wire form, final dot included. Reads as far as the labels are whole.
 pub(crate) fn text(wire: &[u8]) -> String {
     let mut text = String::with_capacity(wire.len());
@@ -238,6 +308,57 @@ mod tests {
         assert_eq!(text(b"\x03www"), "www.");
         assert_eq!(text(b"\x03www\x05exa"), "www.");
         assert_eq!(text(b"\xc0\x0c"), ".");
+    }
+
+    #[test]
+    fn a_name_is_cut_between_its_labels() {
+        let name = Name::read(b"\x03WWW\x07example\x03Com\0").unwrap();
+        assert_eq!((name.labels(), name.wire()), (3, &b"\x03www\x07example\x03com\0"[..]));
+        assert_eq!(
+            (name.suffix(1), name.stem(1)),
+            (&b"\x03com\0"[..], &b"\x03www\x07example"[..])
+        );
+        assert_eq!((name.suffix(0), name.stem(3)), (&b"\0"[..], &b""[..]));
+        assert_eq!((name.suffix(9), name.stem(9)), (name.wire(), &b""[..]));
+        assert_eq!(Name::read(b"\0").map(|root| root.labels()), Some(0));
+        let longest = [&[63; 64][..], &[63; 64], &[63; 64], &[61; 62], &[0]].concat();
+        assert!(Name::read(&longest).is_some());
+    }
+
+    #[test]
+    fn what_is_no_whole_name_is_none() {
+        let too_long = [&[63; 64][..], &[63; 64], &[63; 64], &[62; 63], &[0]].concat();
+        for wire in [
+            &b""[..],
+            b"\x03www",
+            b"\x03www\x09x\0",
+            b"\xc0\x0c",
+            b"\x01a\0\0",
+            &too_long,
+        ] {
+            assert_eq!(Name::read(wire), None, "{wire:?}");
+        }
+        for text in [
+            "",
+            ".",
+            "a..b",
+            ".a",
+            "a b",
+            "a\\.b",
+            "\u{1b}[2J",
+            &"a".repeat(64),
+            &"a.".repeat(128),
+        ] {
+            assert_eq!(Name::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_domain_is_read_with_or_without_its_dot() {
+        let domain = Name::read(b"\x03svc\x07cluster\x05local\0");
+        assert!(domain.is_some());
+        assert_eq!(Name::parse("svc.Cluster.local"), domain);
+        assert_eq!(Name::parse("svc.cluster.local."), domain);
     }
 
     #[test]

@@ -29,6 +29,18 @@ pub(crate) struct Snapshot {
     pub(crate) loops: Vec<OpenLoop>,
     /// The queries that were held, by name.
     pub(crate) held: Held,
+    /// What each budget counted.
+    pub(crate) budgets: Vec<BudgetCount>,
+    /// The link-local budgets, by name of the interface.
+    pub(crate) links: BTreeMap<String, Link>,
+    /// Who asks most, and what for.
+    pub(crate) top: Standings,
+    /// Queries of search-list walks that were followed by another step.
+    pub(crate) search_wasted: u64,
+    /// Packets that the hypervisor says it dropped or held up: interface, allowance, packets.
+    pub(crate) ena_exceeded: Vec<(String, &'static str, u64)>,
+    /// Connections that the hypervisor can still track, by interface.
+    pub(crate) ena_conntrack_available: Vec<(String, u64)>,
     /// Bytes of each map, by its name in the kernel object.
     pub(crate) map_bytes: BTreeMap<&'static str, u64>,
 }
@@ -61,6 +73,58 @@ pub(crate) struct Held {
     pub(crate) named: Vec<(String, String, u64)>,
     /// Queries of all others.
     pub(crate) other: u64,
+}
+
+/// What a budget counted since it is there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct BudgetCount {
+    /// Its name.
+    pub(crate) budget: String,
+    /// Packets per second, of each bucket.
+    pub(crate) limit: f64,
+    /// Queries that it had room for.
+    pub(crate) within: u64,
+    /// Queries that it had no room for, whatever happened to them.
+    pub(crate) over: u64,
+}
+
+/// The link-local budget of an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Link {
+    /// Packets per second.
+    pub(crate) limit: f64,
+    /// The most packets that went out in a second of the last minute or two.
+    pub(crate) peak: f64,
+}
+
+/// Who stands where, the heaviest first. Rates are those of the last ten seconds or so.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Standings {
+    /// Of everything.
+    pub(crate) queries_per_second: f64,
+    /// The zones.
+    pub(crate) zones: Vec<Standing>,
+    /// The clients.
+    pub(crate) clients: Vec<Standing>,
+    /// The keys.
+    pub(crate) keys: Vec<Standing>,
+}
+
+/// One zone, one client, or one key.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Standing {
+    /// The zone or the name in presentation form, or the address.
+    pub(crate) name: String,
+    /// Of a key, its QTYPE; otherwise empty.
+    pub(crate) qtype: String,
+    /// Queries.
+    pub(crate) per_second: f64,
+    /// By how much that can be off: what was seen before its time, and 95 % of the sampling.
+    pub(crate) error_per_second: f64,
+    /// Its share of everything, 0 to 1.
+    pub(crate) share: f64,
+    /// By how much that can be off.
+    pub(crate) share_error: f64,
 }
 
 impl Snapshot {

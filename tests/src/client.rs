@@ -76,20 +76,32 @@ pub(crate) async fn exchange(
     timeout: Duration,
     retry: Retry,
 ) -> Result<Reply> {
+    exchange_from(any(server), server, question, tries, timeout, retry).await
+}
+
+/// The same, from an address of its own.
+pub(crate) async fn exchange_from(
+    source: IpAddr,
+    server: SocketAddr,
+    question: &Question,
+    tries: u32,
+    timeout: Duration,
+    retry: Retry,
+) -> Result<Reply> {
     let start = Instant::now();
     let nothing = |tries: u32| Reply {
         message: None,
         tries: tries.max(1),
         waited: start.elapsed(),
     };
-    let Some(mut socket) = connect(server).await? else {
+    let Some(mut socket) = connect(source, server).await? else {
         return Ok(nothing(0));
     };
     let mut id = random_id();
     let mut query = question.query(id)?;
     for number in 1..=tries.max(1) {
         if number > 1 && retry == Retry::Fresh {
-            let Some(fresh) = connect(server).await? else {
+            let Some(fresh) = connect(source, server).await? else {
                 return Ok(nothing(number - 1));
             };
             socket = fresh;
@@ -110,14 +122,18 @@ pub(crate) async fn exchange(
     Ok(nothing(tries))
 }
 
-/// A new socket with a port of its own that hears `server` only; None if no port is left. A loop of programs that take a
-/// port for each query takes them all, and then a client of the same host gets nothing.
-async fn connect(server: SocketAddr) -> Result<Option<UdpSocket>> {
-    let any: IpAddr = match server {
+/// The kernel's choice of an address, of the server's family.
+fn any(server: SocketAddr) -> IpAddr {
+    match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = match UdpSocket::bind((any, 0)).await {
+    }
+}
+
+/// A new socket with a port of its own that hears `server` only; None if no port is left. A loop of programs that take a
+/// port for each query takes them all, and then a client of the same host gets nothing.
+async fn connect(source: IpAddr, server: SocketAddr) -> Result<Option<UdpSocket>> {
+    let socket = match UdpSocket::bind((source, 0)).await {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Ok(None),
         socket => socket?,
     };

@@ -5,8 +5,9 @@
 //! SIGKILL leaves no namespace, link, pin, file or process behind.
 //!
 //! Read in this order: [`namespace`] (where things run), [`process`] (what runs), [`resolver`] (the real
-//! programs), [`topology`] (how they are wired into loops), [`load`] (traffic that is no loop), [`flood`] (one query
-//! as fast as it goes), [`guard`] (the agent under test), [`prober`] (a good client and what it got).
+//! programs), [`topology`] (how they are wired into loops), [`load`] (traffic that is no loop), [`storm`] (a node of a
+//! cloud, and a sweep that takes all it may send), [`flood`] (one query as fast as it goes), [`guard`] (the agent under
+//! test), [`prober`] (a good client and what it got).
 
 #![deny(unsafe_code)]
 
@@ -22,6 +23,7 @@ pub mod process;
 pub mod programs;
 pub mod question;
 pub mod resolver;
+pub mod storm;
 mod sys;
 pub mod topology;
 pub mod traces;

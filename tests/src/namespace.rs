@@ -12,7 +12,7 @@ use std::{
     net::{SocketAddr, UdpSocket},
     os::unix::fs::MetadataExt as _,
     panic::resume_unwind,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     process::{Command, Stdio},
     sync::{
         Arc,
@@ -174,6 +174,20 @@ impl Namespace {
         Ok(path)
     }
 
+    /// Puts a text of its own in the place of a file in `/etc`, such as `/etc/resolv.conf`, for every program inside.
+    pub fn cover(&self, name: &str, text: &str) -> Result<()> {
+        let (ours, target) = (self.file(name, text)?, Path::new("/etc").join(name));
+        self.run(|| -> Result<()> {
+            if let Some(place) = dangling(&target) {
+                fs::create_dir_all(place.parent().context("a file has a directory")?)?;
+                File::create(place)?;
+            }
+            mount(Some(&ours), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+            Ok(())
+        })
+        .with_context(|| format!("cover {}", target.display()))
+    }
+
     /// Runs `ip` with `arguments`, separated by blanks, and waits for it.
     pub fn ip(&self, arguments: &str) -> Result<()> {
         self.tool("ip", arguments).map(drop)
@@ -229,6 +243,15 @@ fn enter_new() -> Result<PathBuf> {
         nix::unistd::getpid(),
         gettid()
     )))
+}
+
+/// Where a link in `/etc` points to, if that is in `/run`: systemd-resolved keeps its `resolv.conf` there, and a fresh
+/// `/run` does not have it.
+fn dangling(link: &Path) -> Option<PathBuf> {
+    let target = fs::read_link(link).ok().filter(|_| !link.exists())?;
+    let names = target.components().filter(|part| matches!(part, Component::Normal(_)));
+    let place = Path::new("/").join(names.collect::<PathBuf>());
+    place.starts_with("/run").then_some(place)
 }
 
 /// Lifts the soft limit on open files, which children inherit: 1,024 is less than one herd of clients.

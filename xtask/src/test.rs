@@ -8,6 +8,7 @@ use std::{env, process::Command, process::ExitCode};
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
+use guard_tests::{programs, storm};
 
 use crate::{
     agent::{Build, KernelObject},
@@ -76,7 +77,7 @@ fn run_steps(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> Resul
     let mut unit = build.cargo(&["test", "--no-fail-fast"]);
     run_tests("unit tests", unit.args(packages).arg("--").args(&filter), tally);
     if let Some(root) = root.filter(|_| !args.unit) {
-        if let Err(error) = guard_tests::programs::provide(&PROGRAMS) {
+        if let Err(error) = programs::provide(&PROGRAMS).and_then(|()| storm::provide()) {
             // The tests that need one will say so; the others still have their say.
             tally.fail("the resolvers are here", &error);
         }

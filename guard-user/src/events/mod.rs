@@ -5,13 +5,17 @@
 
 mod date;
 mod output;
+mod storm;
 
 use std::{fmt, net::SocketAddr, time::SystemTime};
 
 use guard_common::policy::Mode;
 use serde::Serialize;
 
-pub(crate) use self::output::Output;
+pub(crate) use self::{
+    output::Output,
+    storm::{ClientShare, NameShare, OverBudget, SearchWalk, WithinBudget, ZoneShare},
+};
 use crate::{attachment::Attachment, config::mode_word};
 
 /// Goes up with every change that breaks a reader of the JSON lines.
@@ -53,6 +57,12 @@ pub(crate) enum Event {
     Release(Breaker),
     /// A hold ended, and nobody asked again.
     Expire(Breaker),
+    /// A budget has no room for all that comes.
+    OverBudget(OverBudget),
+    /// It has room for everything again.
+    WithinBudget(WithinBudget),
+    /// A client wastes queries on its search list.
+    SearchWalk(SearchWalk),
     /// Events were lost before they could be told.
     Lost {
         /// How many.
@@ -215,6 +225,9 @@ impl Event {
             Self::Extend(_) => "extend",
             Self::Release(_) => "release",
             Self::Expire(_) => "expire",
+            Self::OverBudget(_) => "over_budget",
+            Self::WithinBudget(_) => "within_budget",
+            Self::SearchWalk(_) => "search_walk",
             Self::Lost { .. } => "lost",
             Self::Policy { .. } => "policy",
             Self::Lease { .. } => "lease",
@@ -250,6 +263,8 @@ impl Event {
             Self::Trip(_)
                 | Self::Extend(_)
                 | Self::AttachError { .. }
+                | Self::OverBudget(_)
+                | Self::SearchWalk(_)
                 | Self::Lost { .. }
                 | Self::Lease { .. }
                 | Self::AllowanceExceeded { .. }
@@ -267,6 +282,9 @@ impl fmt::Display for Event {
             | Self::Lease { reason, .. }
             | Self::AllowanceExceeded { reason, .. }
             | Self::NoAllowances { reason, .. } => f.write_str(reason),
+            Self::OverBudget(OverBudget { reason, .. }) => write!(f, "storm: {reason}"),
+            Self::WithinBudget(WithinBudget { reason, .. }) => write!(f, "storm over: {reason}"),
+            Self::SearchWalk(SearchWalk { reason, .. }) => write!(f, "search list: {reason}"),
             Self::Attach(hooked) => write!(f, "attached {hooked}"),
             Self::Detach(hooked) => write!(f, "detached {hooked}"),
             Self::AttachError { device, hook, reason } => write!(f, "cannot attach {hook} to {device}: {reason}"),
@@ -400,6 +418,84 @@ mod tests {
             expired.get("from").is_none() && expired.get("packet").is_none(),
             "{expired}"
         );
+    }
+
+    #[test]
+    fn a_storm_has_every_field_a_reader_counts_on() {
+        let storm = Event::OverBudget(OverBudget {
+            budget: "aws-link-local".to_owned(),
+            device: Some("eth0".to_owned()),
+            limit: Some(900.0),
+            shed: 1_234,
+            shed_per_second: 4_100,
+            offered_per_second: 5_000,
+            mode: "enforce",
+            zones: vec![ZoneShare {
+                zone: "104.in-addr.arpa.".to_owned(),
+                share: 0.98,
+                error: 0.01,
+            }],
+            clients: vec![ClientShare {
+                client: "10.9.0.66".to_owned(),
+                share: 0.99,
+                error: 0.01,
+            }],
+            names: vec![NameShare {
+                name: "1.2.16.104.in-addr.arpa.".to_owned(),
+                qtype: "PTR".to_owned(),
+                share: 0.01,
+                error: 0.01,
+            }],
+            reason: "it is over".to_owned(),
+        });
+        let expected = json!({
+            "schema": 1, "event": "over_budget", "time": "2026-11-18T11:06:40.007Z",
+            "budget": "aws-link-local", "device": "eth0", "limit": 900, "shed": 1234, "shed_per_second": 4100,
+            "offered_per_second": 5000, "mode": "enforce",
+            "zones": [{"zone": "104.in-addr.arpa.", "share": 0.98, "error": 0.01}],
+            "clients": [{"client": "10.9.0.66", "share": 0.99, "error": 0.01}],
+            "names": [{"name": "1.2.16.104.in-addr.arpa.", "type": "PTR", "share": 0.01, "error": 0.01}],
+            "reason": "it is over",
+        });
+        assert_eq!(value(&storm), expected);
+        assert_eq!(storm.to_string(), "storm: it is over");
+        let rule = value(&Event::OverBudget(OverBudget::default()));
+        assert!(rule.get("limit").is_none() && rule.get("device").is_none(), "{rule}");
+        let slow = OverBudget {
+            limit: Some(0.5),
+            ..OverBudget::default()
+        };
+        assert_eq!(value(&Event::OverBudget(slow))["limit"], 0.5);
+    }
+
+    #[test]
+    fn the_end_of_a_storm_and_a_walk_have_theirs() {
+        let over = value(&Event::WithinBudget(WithinBudget {
+            budget: "per client".to_owned(),
+            device: None,
+            shed: 7,
+            seconds: 12,
+            reason: "it is over".to_owned(),
+        }));
+        let expected = json!({
+            "schema": 1, "event": "within_budget", "time": "2026-11-18T11:06:40.007Z",
+            "budget": "per client", "shed": 7, "seconds": 12, "reason": "it is over",
+        });
+        assert_eq!(over, expected);
+        let walk = value(&Event::SearchWalk(SearchWalk {
+            client: [10, 9, 0, 7].into(),
+            wasted: 120,
+            queries: 150,
+            suffixes: vec!["svc.cluster.local.".to_owned()],
+            example: "www.example.com.".to_owned(),
+            reason: "it walks".to_owned(),
+        }));
+        let expected = json!({
+            "schema": 1, "event": "search_walk", "time": "2026-11-18T11:06:40.007Z",
+            "client": "10.9.0.7", "wasted": 120, "queries": 150, "suffixes": ["svc.cluster.local."],
+            "example": "www.example.com.", "reason": "it walks",
+        });
+        assert_eq!(walk, expected);
     }
 
     #[test]

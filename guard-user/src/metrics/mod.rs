@@ -32,19 +32,28 @@ impl Format {
 }
 
 /// The metrics.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Metrics {
+    source: Arc<dyn Fn() -> Snapshot + Send + Sync>,
     registry: Arc<Registry>,
 }
 
 impl Metrics {
     /// Metrics that show what `source` returns at each scrape.
     pub(crate) fn new(source: impl Fn() -> Snapshot + Send + Sync + 'static) -> Self {
+        let source: Arc<dyn Fn() -> Snapshot + Send + Sync> = Arc::new(source);
         let mut registry = Registry::with_prefix("dnsguard");
-        registry.register_collector(Box::new(Scrape(source)));
+        let scraped = Arc::clone(&source);
+        registry.register_collector(Box::new(Scrape(move || scraped())));
         Self {
+            source,
             registry: Arc::new(registry),
         }
+    }
+
+    /// What they would show, as of now.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        (self.source)()
     }
 
     /// The exposition, as of now.
@@ -55,6 +64,12 @@ impl Metrics {
             Format::OpenMetrics => exposition,
             Format::Text => to_text_format(&exposition),
         })
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
     }
 }
 
@@ -86,7 +101,8 @@ mod tests {
     use std::collections::{BTreeMap, HashSet};
 
     use guard_common::{
-        counter::{Counters, action_index},
+        budget::Service,
+        counter::{Counter, Counters, action_index, link_index},
         policy::Mode,
         remedy::{Reason, Verdict},
     };
@@ -94,7 +110,7 @@ mod tests {
     use super::{scrape::FAMILIES, *};
     use crate::{
         attachment::{Attachment, Hook, Method},
-        snapshot::{Held, OpenLoop},
+        snapshot::{BudgetCount, Held, Link, OpenLoop, Standing, Standings},
     };
 
     fn attachment(hook: Hook) -> Attachment {
@@ -105,6 +121,17 @@ mod tests {
             method: Method::Tcx,
             program_id: 77,
             reason: String::new(),
+        }
+    }
+
+    fn standing(name: &str, qtype: &str) -> Standing {
+        Standing {
+            name: name.to_owned(),
+            qtype: qtype.to_owned(),
+            per_second: 4_600.5,
+            error_per_second: 12.25,
+            share: 0.9,
+            share_error: 0.01,
         }
     }
 
@@ -133,6 +160,28 @@ mod tests {
                 named: vec![("x\\\".consul.".to_owned(), "A".to_owned(), 7)],
                 other: 8,
             },
+            budgets: vec![BudgetCount {
+                budget: "per \"client\"".to_owned(),
+                limit: 0.5,
+                within: 70,
+                over: 7,
+            }],
+            links: BTreeMap::from([(
+                "lo".to_owned(),
+                Link {
+                    limit: 900.0,
+                    peak: 875.5,
+                },
+            )]),
+            top: Standings {
+                queries_per_second: 5_000.0,
+                zones: vec![standing("104.in-addr.arpa.", "")],
+                clients: vec![standing("10.9.0.66", "")],
+                keys: vec![standing("x\\\".consul.", "A"), standing(&"\\000".repeat(64), "A")],
+            },
+            search_wasted: 80,
+            ena_exceeded: vec![("lo".to_owned(), "linklocal", 12)],
+            ena_conntrack_available: vec![("lo".to_owned(), 136_812)],
             map_bytes: BTreeMap::from([("KEYS", 8 << 20)]),
             ..Snapshot::default()
         };
@@ -169,7 +218,7 @@ mod tests {
                     assert!(value.parse::<f64>().is_ok(), "{line}");
                 }
             }
-            assert_eq!(types.len(), FAMILIES.len() + 11);
+            assert_eq!(types.len(), FAMILIES.len() + 22);
         }
     }
 
@@ -218,6 +267,44 @@ mod tests {
                 exposition.lines().any(|line| line == expected),
                 "{expected} is not in\n{exposition}"
             );
+        }
+    }
+
+    #[test]
+    fn storms_are_shown() {
+        let exposition = render(snapshot(), Format::Text);
+        let imds = 100 + link_index(Service::Imds);
+        let lost = 100 + Counter::SamplesLost as usize;
+        let share = 100 + action_index(Verdict::Drop, Reason::Share);
+        for expected in [
+            r#"dnsguard_budget_packets_total{budget="per \"client\"",result="within"} 70"#,
+            r#"dnsguard_budget_packets_total{budget="per \"client\"",result="over"} 7"#,
+            r#"dnsguard_budget_limit_packets_per_second{budget="per \"client\""} 0.5"#,
+            &format!("dnsguard_link_local_packets_total{{device=\"lo\",service=\"imds\"}} {imds}"),
+            r#"dnsguard_link_local_limit_packets_per_second{device="lo"} 900.0"#,
+            r#"dnsguard_link_local_peak_packets_per_second{device="lo"} 875.5"#,
+            &format!("dnsguard_actions_total{{device=\"lo\",action=\"drop\",reason=\"share\"}} {share}"),
+            r#"dnsguard_actions_total{device="eth0",action="answer",reason="recursion"} 0"#,
+            r#"dnsguard_ena_allowance_exceeded_total{device="lo",type="linklocal"} 12"#,
+            r#"dnsguard_ena_conntrack_allowance_available{device="lo"} 136812"#,
+            r#"dnsguard_top_queries_per_second{by="zone",name="104.in-addr.arpa.",type=""} 4600.5"#,
+            r#"dnsguard_top_error_per_second{by="client",name="10.9.0.66",type=""} 12.25"#,
+            r#"dnsguard_top_queries_per_second{by="key",name="x\\\".consul.",type="A"} 4600.5"#,
+            "dnsguard_search_walk_wasted_queries_total 80",
+            &format!("dnsguard_samples_lost_total {lost}"),
+        ] {
+            assert!(
+                exposition.lines().any(|line| line == expected),
+                "{expected} is not in\n{exposition}"
+            );
+        }
+        // An interface without a link-local budget, a name too long for a label, an answer that is never given.
+        for absent in [
+            r#"link_local_packets_total{device="eth0""#,
+            "\\000",
+            r#"action="answer",reason="source""#,
+        ] {
+            assert!(!exposition.contains(absent), "{absent} is in\n{exposition}");
         }
     }
 

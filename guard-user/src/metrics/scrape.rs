@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, fmt};
 
 use guard_common::{
-    counter::{Counter, Counters},
+    budget::Service,
+    counter::{Counter, Counters, link_index},
     remedy::{Reason, Verdict},
 };
 use prometheus_client::{
@@ -14,11 +15,13 @@ use prometheus_client::{
 
 use crate::{
     config::{MODES, mode_word},
-    snapshot::Snapshot,
+    snapshot::{Snapshot, Standing},
 };
 
 /// The QNAME and the QTYPE of all looped names that have no series of their own.
 const OTHER: &str = "~other";
+/// Longer names have no series: they consist of escapes.
+const MAX_LABEL_LEN: usize = 255;
 
 /// Collects from a source of snapshots.
 pub(super) struct Scrape<S>(pub(super) S);
@@ -35,6 +38,9 @@ impl<S: Fn() -> Snapshot + Send + Sync + 'static> Collector for Scrape<S> {
         let mut exposition = Exposition(encoder);
         kernel_counters(&mut exposition, &snapshot)?;
         loops(&mut exposition, &snapshot)?;
+        budgets(&mut exposition, &snapshot)?;
+        links(&mut exposition, &snapshot)?;
+        offenders(&mut exposition, &snapshot)?;
         attachments(&mut exposition, &snapshot)?;
         agent(&mut exposition, &snapshot)
     }
@@ -71,18 +77,28 @@ fn kernel_counters(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt:
     }
     exposition.counter(
         "actions",
-        "Held queries by what happened to them, or would have in enforce mode.",
+        "Held and shed queries by what happened to them, or would have in enforce mode.",
         &actions,
     )
 }
 
-/// Only a query whose breaker is open can be answered; for a drop there are further reasons.
+/// Every reason can be one for a drop; only some are for an answer.
 fn known_actions() -> impl Iterator<Item = (Verdict, Reason)> {
-    let answers = [Verdict::Answer, Verdict::WouldAnswer].map(|verdict| (verdict, Reason::Loop));
-    let drops = [Verdict::Drop, Verdict::WouldDrop].into_iter();
-    answers
+    let verdicts = [Verdict::Answer, Verdict::WouldAnswer, Verdict::Drop, Verdict::WouldDrop];
+    verdicts
         .into_iter()
-        .chain(drops.flat_map(|verdict| Reason::ALL.map(|reason| (verdict, reason))))
+        .flat_map(|verdict| Reason::ALL.map(|reason| (verdict, reason)))
+        .filter(|(verdict, reason)| match verdict {
+            Verdict::Answer | Verdict::WouldAnswer => is_answered(*reason),
+            Verdict::Pass | Verdict::Drop | Verdict::WouldDrop => true,
+        })
+}
+
+const fn is_answered(reason: Reason) -> bool {
+    match reason {
+        Reason::Loop | Reason::Budget | Reason::Repeat | Reason::Share | Reason::Exhausted | Reason::Recursion => true,
+        Reason::Untrusted | Reason::Silenced | Reason::Unanswerable | Reason::Resolver | Reason::Source => false,
+    }
 }
 
 fn loops(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
@@ -102,6 +118,108 @@ fn loops(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
         .collect();
     let help = "Queries held in a loop, by name; those beyond the configured number of names share ~other.";
     exposition.counter("loop_held", help, &series)
+}
+
+fn budgets(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let (mut packets, mut limits) = (Vec::new(), Vec::new());
+    for count in &snapshot.budgets {
+        let budget = ("budget", count.budget.as_str());
+        packets.push((vec![budget, ("result", "within")], count.within));
+        packets.push((vec![budget, ("result", "over")], count.over));
+        limits.push((vec![budget], count.limit));
+    }
+    let help = "Queries that a budget had room for, and those that it had none for, whatever happened to them.";
+    exposition.counter("budget_packets", help, &packets)?;
+    let help = "What a budget allows to each client, key, zone or interface it tells apart.";
+    exposition.gauge("budget_limit_packets_per_second", help, &limits)
+}
+
+fn links(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let (mut packets, mut limits, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
+    for (device, link) in &snapshot.links {
+        let device = ("device", device.as_str());
+        let counters = snapshot.devices.get(device.1).copied().unwrap_or_default();
+        for service in Service::ALL {
+            packets.push((
+                vec![device, ("service", service.word())],
+                counters.0[link_index(service)],
+            ));
+        }
+        limits.push((vec![device], link.limit));
+        peaks.push((vec![device], link.peak));
+    }
+    exposition.counter(
+        "link_local_packets",
+        "Packets that went out to link-local services.",
+        &packets,
+    )?;
+    let help = "What the link-local budget of an interface allows.";
+    exposition.gauge("link_local_limit_packets_per_second", help, &limits)?;
+    let help = "The most packets that went out to link-local services in a second of the last minute or two.";
+    exposition.gauge("link_local_peak_packets_per_second", help, &peaks)?;
+    let exceeded: Vec<_> = snapshot
+        .ena_exceeded
+        .iter()
+        .map(|(device, allowance, packets)| (vec![("device", device.as_str()), ("type", *allowance)], *packets))
+        .collect();
+    let help = "Packets that AWS queued or dropped because an allowance was exceeded, as the ENA driver reports.";
+    exposition.counter("ena_allowance_exceeded", help, &exceeded)?;
+    let available: Vec<_> = snapshot
+        .ena_conntrack_available
+        .iter()
+        .map(|(device, connections)| (vec![("device", device.as_str())], *connections))
+        .collect();
+    let help = "Connections that AWS can still track, as the ENA driver reports.";
+    exposition.gauge("ena_conntrack_allowance_available", help, &available)
+}
+
+fn offenders(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let boards = [
+        ("zone", &snapshot.top.zones),
+        ("client", &snapshot.top.clients),
+        ("key", &snapshot.top.keys),
+    ];
+    // In a map, because a scrape with a series twice is refused whole.
+    let series: BTreeMap<_, _> = boards
+        .into_iter()
+        .flat_map(|(by, board)| {
+            board
+                .iter()
+                .map(move |found| ((by, found.name.as_str(), found.qtype.as_str()), found))
+        })
+        .filter(|((_, name, _), _)| name.len() <= MAX_LABEL_LEN)
+        .collect();
+    let gauge = |value: fn(&Standing) -> f64| -> Vec<_> {
+        let series = series.iter();
+        series
+            .map(|((by, name, qtype), found)| (vec![("by", *by), ("name", *name), ("type", *qtype)], value(found)))
+            .collect()
+    };
+    exposition.gauge(
+        "top_queries_per_second",
+        "Queries of the heaviest zones, clients and keys in the last ten seconds or so.",
+        &gauge(|found| found.per_second),
+    )?;
+    exposition.gauge(
+        "top_error_per_second",
+        "By how much that can be off.",
+        &gauge(|found| found.error_per_second),
+    )?;
+    exposition.counter(
+        "search_walk_wasted_queries",
+        "Queries for names below a search suffix that nobody meant, at least.",
+        &[(vec![], snapshot.search_wasted)],
+    )?;
+    let lost = snapshot
+        .devices
+        .values()
+        .map(|counters| counters.get(Counter::SamplesLost))
+        .sum::<u64>();
+    exposition.counter(
+        "samples_lost",
+        "Samples of queries lost in the kernel's ring buffer.",
+        &[(vec![], lost)],
+    )
 }
 
 fn attachments(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
@@ -189,9 +307,13 @@ impl Exposition<'_> {
         }
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (labels, value) in series {
-            family
-                .encode_family(&labels.as_slice())?
-                .encode_counter::<[(&str, &str); 0], _, f64>(value, None)?;
+            if labels.is_empty() {
+                family.encode_counter::<[(&str, &str); 0], _, f64>(value, None)?;
+            } else {
+                family
+                    .encode_family(&labels.as_slice())?
+                    .encode_counter::<[(&str, &str); 0], _, f64>(value, None)?;
+            }
         }
         Ok(())
     }

@@ -26,11 +26,25 @@ const PACKAGES: &[(&str, &str)] = &[
     ("dnsmasq", "dnsmasq-base"),
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
+    ("musl-gcc", "musl-tools"),
     ("nft", "nftables"),
+    ("systemd-resolved", "systemd-resolved"),
     ("tc", "iproute2"),
     ("tcpdump", "tcpdump"),
     ("unbound", "unbound"),
 ];
+
+/// Where a system has programs that are not on everybody's `PATH`.
+const SYSTEM: [&str; 5] = [
+    "/usr/local/sbin",
+    "/usr/sbin",
+    "/sbin",
+    "/usr/lib/systemd",
+    "/lib/systemd",
+];
+
+/// Where the private tree has programs.
+const PRIVATE: [&str; 6] = ["usr/bin", "usr/sbin", "bin", "sbin", "usr/lib/systemd", "lib/systemd"];
 
 /// A program that is there.
 #[derive(Clone, Debug)]
@@ -56,20 +70,20 @@ impl Program {
     }
 }
 
-/// Finds a program on `PATH` or in `/usr/sbin`, else in the private tree.
+/// Finds a program on `PATH`, in `/usr/sbin` or where systemd keeps its own, else in the private tree.
 ///
 /// The error says which command brings it.
 pub fn locate(name: &str) -> Result<Program> {
     let path = env::var_os("PATH").unwrap_or_default();
     let system = env::split_paths(&path)
-        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
+        .chain(SYSTEM.map(PathBuf::from))
         .map(|directory| directory.join(name))
         .find(|path| path.is_file());
     if let Some(path) = system {
         return Ok(Program { path, libraries: None });
     }
     let tree = tree();
-    let private = ["usr/bin", "usr/sbin", "bin", "sbin"]
+    let private = PRIVATE
         .map(|directory| tree.join(directory).join(name))
         .into_iter()
         .find(|path| path.is_file());
@@ -82,6 +96,7 @@ pub fn locate(name: &str) -> Result<Program> {
             let demo = match name {
                 "consul" => ", or cargo xtask demo consul",
                 "dnsmasq" | "ip" => ", or cargo xtask demo",
+                "nft" | "unbound" => ", or cargo xtask demo storm",
                 _ => "",
             };
             bail!("needs {name}: run cargo xtask test{demo}")
@@ -137,7 +152,8 @@ fn libraries(tree: &Path) -> OsString {
             .flatten()
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| path.to_string_lossy().contains("-linux-gnu"));
-        found.extend(triplets);
+        // systemd's programs share a library that only they know.
+        found.extend(triplets.flat_map(|triplet| [triplet.join("systemd"), triplet]));
         found.push(parent);
     }
     env::join_paths(found).unwrap_or_default()
@@ -156,6 +172,9 @@ mod tests {
             ("Consul v1.8.7\nProtocol 2 spoken", "1.8.7"),
             ("DiG 9.18.33-1~deb12u2-Debian", "9.18.33"),
             ("ip utility, iproute2-6.1.0, libbpf 1.1.2", "6.1.0"),
+            ("systemd 252 (252.39-1~deb12u2)\n+PAM +AUDIT", "252.39"),
+            ("getent (Debian GLIBC 2.36-9+deb12u10) 2.36", "2.36"),
+            ("nftables v1.0.6 (Lester Gooch #5)", "1.0.6"),
         ] {
             assert_eq!(first_version(said).as_deref(), Some(version), "{said}");
         }

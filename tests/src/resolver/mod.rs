@@ -6,6 +6,7 @@
 mod consul;
 mod dnsdist;
 mod dnsmasq;
+mod resolved;
 mod unbound;
 
 use std::{
@@ -19,6 +20,7 @@ use anyhow::{Result, bail};
 pub use consul::{Consul, SERVICE};
 pub use dnsdist::Dnsdist;
 pub use dnsmasq::Dnsmasq;
+pub use resolved::Resolved;
 pub use unbound::Unbound;
 
 use crate::{

@@ -64,6 +64,12 @@ pub(crate) fn queries(count: u64) -> String {
     format!("{} {noun}", grouped(count))
 }
 
+/// `1 packet`, `12,528 packets`
+pub(crate) fn packets(count: u64) -> String {
+    let noun = if count == 1 { "packet" } else { "packets" };
+    format!("{} {noun}", grouped(count))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

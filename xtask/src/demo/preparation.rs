@@ -29,14 +29,14 @@ const PASSED_ON: [&str; 6] = [
     "TERM",
 ];
 
-/// Brings `programs`; returns only if something is in the way.
-pub(crate) fn run(workspace: &Workspace, programs: &[&str]) -> Result<ExitCode> {
+/// Brings what `provide` fetches; returns only if something is in the way.
+pub(crate) fn run(workspace: &Workspace, provide: impl FnOnce() -> Result<()>) -> Result<ExitCode> {
     // Asked first: nobody wants to wait for a build and then hear this.
     let root = Root::find().context(
         "the demo needs root, for network namespaces and to load the guard, and there is no sudo to ask; next: run \
          `cargo xtask demo` as root",
     )?;
-    guard_tests::programs::provide(programs).context("the demo needs real programs")?;
+    provide().context("the demo needs real programs")?;
     let object = KernelObject::at_hand(workspace)?;
     // A debug build costs the figures nothing: packets are judged in the kernel, by an object that is always optimised.
     Build { workspace, object }.agent()?;

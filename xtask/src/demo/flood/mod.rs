@@ -77,7 +77,7 @@ pub(crate) fn run(workspace: &Workspace, args: &FloodArgs, prepared: bool) -> Re
     if !prepared {
         let further = protections.iter().flat_map(|protection| protection.programs());
         let programs: Vec<&str> = Site::PROGRAMS.iter().chain(further).copied().collect();
-        return preparation::run(workspace, &programs);
+        return preparation::run(workspace, || guard_tests::programs::provide(&programs));
     }
     interrupt::watch()?;
     let outcome = Outcome::take(&protections, args.rounds, Duration::from_secs(args.seconds.into()))?;

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::demo::{
     number,
-    table::{painted, wrapped},
+    text::{self, wrapped},
 };
 
 /// `paint` adds colours, which a terminal shows and a pipe should not get.
@@ -38,12 +38,7 @@ pub(crate) fn render(outcome: &Outcome, verdict: &Verdict, paint: bool) -> Strin
     for remark in remarks(outcome) {
         text += &wrapped(&remark);
     }
-    let colour = if verdict.is_good() { "32;1" } else { "31;1" };
-    text += &format!("verdict: {}\n", painted(verdict.word(), colour, paint));
-    for reason in &verdict.reasons {
-        text += &wrapped(&format!("- {reason}"));
-    }
-    text
+    text + &text::verdict(verdict.word(), &verdict.reasons, paint)
 }
 
 fn cells(one: &Measurement) -> [String; 8] {

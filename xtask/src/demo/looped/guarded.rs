@@ -12,8 +12,8 @@ use guard_tests::{
 use super::{
     pace::{LOOPING_PPS, Pace},
     sight::Sight,
-    told::Told,
 };
+use crate::demo::told::Told;
 
 /// Loading and verifying the programs takes a fraction of it.
 const READY: Duration = Duration::from_secs(20);

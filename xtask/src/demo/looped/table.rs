@@ -1,10 +1,10 @@
-//! The result as a person would paste it into a chat: plain text, aligned, no line longer than 80 columns.
+//! The result, in plain text.
 
-use super::{number, outcome::Outcome, verdict::Verdict};
-
-const WIDTH: usize = 80;
-const LABEL: usize = 26;
-const COLUMN: usize = 17;
+use super::{outcome::Outcome, verdict::Verdict};
+use crate::demo::{
+    number,
+    text::{self, row, wrapped},
+};
 
 /// `paint` adds colours, which a terminal shows and a pipe should not get.
 pub(crate) fn render(outcome: &Outcome, verdict: &Verdict, paint: bool) -> String {
@@ -17,12 +17,7 @@ pub(crate) fn render(outcome: &Outcome, verdict: &Verdict, paint: bool) -> Strin
     for remark in remarks(outcome, verdict) {
         text += &wrapped(&remark);
     }
-    let colour = if verdict.is_cut() { "32;1" } else { "31;1" };
-    text += &format!("verdict: {}\n", painted(verdict.word(), colour, paint));
-    for reason in &verdict.reasons {
-        text += &wrapped(&format!("- {reason}"));
-    }
-    text
+    text + &text::verdict(verdict.word(), &verdict.reasons, paint)
 }
 
 fn rows(outcome: &Outcome) -> [(&'static str, [String; 3]); 7] {
@@ -111,43 +106,10 @@ fn remarks(outcome: &Outcome, verdict: &Verdict) -> Vec<String> {
     remarks
 }
 
-fn row(label: &str, cells: [&str; 3]) -> String {
-    let [quiet, without, with] = cells;
-    let line = format!("{label:<LABEL$}{quiet:>COLUMN$}{without:>COLUMN$}{with:>COLUMN$}");
-    format!("{}\n", line.trim_end())
-}
-
-/// Broken at blanks; what goes on is indented.
-pub(crate) fn wrapped(text: &str) -> String {
-    let mut lines = String::new();
-    let mut width = 0;
-    for word in text.split_whitespace() {
-        let length = word.chars().count();
-        if width > 0 && width + 1 + length > WIDTH {
-            lines.push_str("\n  ");
-            width = 2;
-        } else if width > 0 {
-            lines.push(' ');
-            width += 1;
-        }
-        lines.push_str(word);
-        width += length;
-    }
-    lines + "\n"
-}
-
-pub(crate) fn painted(text: &str, code: &str, paint: bool) -> String {
-    if paint {
-        format!("\x1b[{code}m{text}\x1b[0m")
-    } else {
-        text.to_owned()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::outcome::tests::cut;
+    use crate::demo::{looped::outcome::tests::cut, text::WIDTH};
 
     #[test]
     fn the_table_is_one_to_paste() {
@@ -182,15 +144,5 @@ resolvers' CPU, of a core              10 %            190 %             10 %
             text.contains("verdict: \x1b[31;1mfailed\x1b[0m\n- the guard did not see the loop"),
             "{text}"
         );
-    }
-
-    #[test]
-    fn a_long_sentence_is_broken_at_blanks() {
-        let text = wrapped(&"word ".repeat(40));
-        assert!(
-            text.lines().count() == 3 && text.lines().all(|line| line.len() <= WIDTH),
-            "{text}"
-        );
-        assert_eq!(wrapped("a b"), "a b\n");
     }
 }

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use super::{
     free::Fire,
     sight::{Sight, looped, packets_per_client, ratio},
-    told::{Told, Trip},
     turns::Turns,
     verdict::Verdict,
 };
+use crate::demo::told::{Told, Trip};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outcome {
@@ -198,7 +198,7 @@ pub(crate) mod tests {
     use guard_tests::Report;
 
     use super::*;
-    use crate::demo::{pace::Sample, turns::Turn};
+    use crate::demo::looped::{pace::Sample, turns::Turn};
 
     /// A good demo: 100,000 packets/s before, none after the trip.
     pub(crate) fn cut() -> Outcome {

@@ -1,6 +1,7 @@
 //! Whether the guard did its job.
 
-use super::{number, outcome::Outcome};
+use super::outcome::Outcome;
+use crate::demo::number;
 
 /// Queries of the looped key that may go round before it is cut.
 const MAX_RECIRCULATED: u64 = 32;
@@ -89,7 +90,7 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::{outcome::tests::cut, sight::Sight};
+    use crate::demo::looped::{outcome::tests::cut, sight::Sight};
 
     fn guarded(outcome: &mut Outcome) -> &mut Sight {
         &mut outcome.turns[0].0[1].guarded

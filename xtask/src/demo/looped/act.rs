@@ -1,18 +1,18 @@
-//! The second half of the demo: three acts, measured.
+//! Three acts, measured.
 
 use std::{
     collections::BTreeMap,
-    fs, thread,
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use guard_tests::{Report, programs, topology::Loop};
 
 use super::{
-    free::Fire, guarded::Guarded, number, outcome::Outcome, pair::Pair, progress::Progress, sight::Sight, told::Told,
-    turns::Turns, verdict::MAX_P99_RATIO,
+    free::Fire, guarded::Guarded, outcome::Outcome, pair::Pair, sight::Sight, turns::Turns, verdict::MAX_P99_RATIO,
 };
+use crate::demo::{host, number, progress::Progress, told::Told};
 
 /// How long a trip may take to be told.
 const TELLING: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ const TELLING: Duration = Duration::from_secs(1);
 pub(crate) fn run(pair: Pair, length: Duration) -> Result<Outcome> {
     let mut outcome = Outcome {
         programs: versions(pair)?,
-        kernel: kernel()?,
+        kernel: host::kernel()?,
         ..Outcome::default()
     };
     outcome.place = pair.place(|program| outcome.programs.get(program).cloned().unwrap_or_default());
@@ -117,10 +117,4 @@ fn versions(pair: Pair) -> Result<BTreeMap<&'static str, String>> {
     pair.resolvers()
         .map(|program| Ok((program, programs::version(program)?)))
         .collect()
-}
-
-pub(crate) fn kernel() -> Result<String> {
-    let release =
-        fs::read_to_string("/proc/sys/kernel/osrelease").context("cannot read the kernel's release from /proc")?;
-    Ok(release.trim().to_owned())
 }
