@@ -33,8 +33,8 @@ pub(crate) struct Compiled {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PolicyError {
     #[error(
-        "budget '{budget}' is about interface {device}, which is not guarded; add it to [attach] interfaces, or take it \
-         out of the budget's"
+        "budget '{budget}' is about interface {device}, which is not guarded; add it to [attach] interfaces, or take \
+         it out of the budget's"
     )]
     NotGuarded { budget: String, device: String },
     #[error("preset 'aws-link-local' has no interface: only lo is guarded; add the one that leads to the VPC")]
@@ -118,8 +118,8 @@ impl Config {
         Ok(rules)
     }
 
-    /// The label counts by which the kernel tells zones. The first is that of the link-local budget, if there is one: it
-    /// is by this one that a source's packets are told apart.
+    /// The label counts by which the kernel tells zones. The first is that of the link-local budget, if there is one,
+    /// which tells the packets of one source apart by it.
     fn zone_labels(&self) -> [u8; ZONES] {
         let reserved = self.link_local.as_ref().map(|_| LinkLocal::SHARE_LABELS);
         let counts: BTreeSet<_> = self.budgets.iter().flat_map(Budget::label_counts).collect();

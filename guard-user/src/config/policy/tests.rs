@@ -353,8 +353,8 @@ fn what_does_not_fit_the_host_is_told_with_what_to_do() {
     let budget = "[[budget]]\nname = 'b'\nscope = 'all'\nlimit = 1\ninterfaces = ['eth0', 'eth9']\n";
     assert_eq!(
         failure(budget),
-        "budget 'b' is about interface eth9, which is not guarded; add it to [attach] interfaces, or take it out of the \
-         budget's"
+        "budget 'b' is about interface eth9, which is not guarded; add it to [attach] interfaces, or take it out of \
+         the budget's"
     );
     let preset = "[[budget]]\npreset = 'aws-link-local'\n";
     assert_eq!(
@@ -456,7 +456,8 @@ proptest! {
                 prop_assert!(rows <= MAX_ROWS);
                 prop_assert_eq!(policy.row_count() as usize, rows);
                 for budget in &config.budgets {
-                    let named = (0..policy.row_count()).filter(|row| compiled.budget_of_row(*row) == Some(&budget.name));
+                    let is_named = |row: &u32| compiled.budget_of_row(*row) == Some(&budget.name);
+                    let named = (0..policy.row_count()).filter(is_named);
                     let named: Vec<_> = named.filter_map(|row| policy.row(row)).collect();
                     prop_assert_eq!(named.len(), budget.row_count());
                     prop_assert!(named.iter().all(|row| row.rate == budget.allowance.rate()));
