@@ -49,7 +49,10 @@ until its lease (30 s) is over; from then on everything passes.";
 
 const CHECK_EXAMPLE: &str = "\
 Example:
-  dnsguard check-config /etc/dnsguard/dnsguard.toml && systemctl restart dnsguard";
+  dnsguard check-config /etc/dnsguard/dnsguard.toml && systemctl restart dnsguard
+
+A budget with preset = \"aws-link-local\" is checked against the interfaces of the host that this runs on. Any other file \
+is checked the same everywhere.";
 
 const TOP_EXAMPLES: &str = "\
 Examples:

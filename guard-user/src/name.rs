@@ -10,9 +10,6 @@ use guard_common::question::MAX_NAME_LEN;
 /// Bytes of the longest label (RFC 1035 section 2.3.4).
 const MAX_LABEL_LEN: u8 = 63;
 
-/// Octets of a name at most, the root included (RFC 1035 section 2.3.4).
-const MAX_NAME: usize = 255;
-
 /// A whole name in wire form, in lower case: what can be cut between its labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Name {
@@ -34,7 +31,7 @@ impl Name {
             }
         }
         // No length reads as a letter: they are below 64.
-        (wire.len() == at + 1 && wire.len() <= MAX_NAME).then(|| Self {
+        (wire.len() == at + 1 && wire.len() <= MAX_NAME_LEN).then(|| Self {
             wire: wire.to_ascii_lowercase(),
             starts,
         })

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
+    os::fd::AsRawFd as _,
     sync::Mutex,
     thread::sleep,
     time::{Duration, Instant},
@@ -22,7 +23,7 @@ use hickory_proto::{
     op::Message,
     rr::rdata::opt::{EdnsCode, EdnsOption},
 };
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt};
 
 /// The wire, on both sides.
 const WIRE: &str = "veth0";
@@ -79,7 +80,7 @@ fn at(address: &str) -> Result<SocketAddr> {
 }
 
 /// A socket that is told of errors, as glibc's resolver asks for.
-fn socket(namespace: &Namespace, address: &str) -> Result<UdpSocket> {
+fn client_on(namespace: &Namespace, address: &str) -> Result<UdpSocket> {
     let socket = namespace.udp(SocketAddr::new(address.parse::<IpAddr>()?, 0))?;
     setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;
     socket.set_read_timeout(Some(MOMENT))?;
@@ -139,7 +140,7 @@ fn a_client_over_its_budget_is_stopped_and_named_and_its_neighbour_is_not() -> R
     let toml = "[[budget]]\nname = 'each client'\nscope = 'client'\ndirection = 'in'\nlimit = 50\nburst = 50\n";
     let guard = ready(&host, Mode::Enforce, toml)?;
 
-    let (greedy, modest) = (socket(&outside, ONE)?, socket(&outside, OTHER)?);
+    let (greedy, modest) = (client_on(&outside, ONE)?, client_on(&outside, OTHER)?);
     let start = Instant::now();
     send(
         &greedy,
@@ -185,7 +186,7 @@ fn drops_in_silence(tc: &str) -> Result<()> {
     let guard = ready(&host, Mode::Enforce, &toml)?;
     let server = outside.udp(at(ONE)?)?;
     server.set_read_timeout(Some(MOMENT))?;
-    let client = socket(&host, HOST)?;
+    let client = client_on(&host, HOST)?;
     // An error, such as ENOBUFS, would fail this.
     send(&client, ONE, "example.", RecordType::A, 60, MOMENT)?;
     assert_eq!(received(&server).len(), 7);
@@ -215,7 +216,7 @@ fn answers_of_a_budget_say_why_and_end() -> Result<()> {
     let guard = ready(&host, Mode::Enforce, toml)?;
     let server = host.udp(at(HOST)?)?;
     server.set_read_timeout(Some(MOMENT))?;
-    let client = socket(&outside, ONE)?;
+    let client = client_on(&outside, ONE)?;
     send(&client, HOST, "example.", RecordType::A, 200, MOMENT)?;
     assert_eq!(received(&server).len(), 3);
     let answers = received(&client);
@@ -240,7 +241,7 @@ fn a_flood_of_random_names_is_limited_and_named_by_its_zone() -> Result<()> {
     let _resolver = resolver(&host)?;
     let toml = "[[budget]]\nname = 'zones'\nscope = 'zone'\nlabels = 2\ndirection = 'in'\nlimit = 30\nburst = 30\n";
     let guard = ready(&host, Mode::Enforce, toml)?;
-    let flood = socket(&outside, ONE)?;
+    let flood = client_on(&outside, ONE)?;
     let start = Instant::now();
     send(
         &flood,
@@ -252,7 +253,7 @@ fn a_flood_of_random_names_is_limited_and_named_by_its_zone() -> Result<()> {
     )?;
     let most = 30.0 + 30.0 * start.elapsed().as_secs_f64();
     // The same client, another zone.
-    let good = socket(&outside, ONE)?;
+    let good = client_on(&outside, ONE)?;
     send(&good, HOST, "good.example.", RecordType::A, 20, Duration::from_secs(1))?;
     let through = received(&flood).len();
     ensure!(through as f64 <= most * 1.02, "{through} answers, {most} allowed");
@@ -272,7 +273,7 @@ fn types_that_amplify_have_a_limit_of_their_own() -> Result<()> {
     let guard = ready(&host, Mode::Enforce, toml)?;
     let server = host.udp(at(HOST)?)?;
     server.set_read_timeout(Some(MOMENT))?;
-    let client = socket(&outside, ONE)?;
+    let client = client_on(&outside, ONE)?;
     for (kind, through) in [(RecordType::TXT, 3), (RecordType::ANY, 1), (RecordType::A, 30)] {
         let count = if kind == RecordType::TXT { 3 } else { 30 };
         send(&client, HOST, "example.", kind, count, MOMENT)?;
@@ -295,7 +296,7 @@ fn observing_a_budget_counts_and_names_and_touches_nothing() -> Result<()> {
         let guard = ready(&host, mode, &toml)?;
         let server = host.udp(at(HOST)?)?;
         server.set_read_timeout(Some(MOMENT))?;
-        send(&socket(&outside, ONE)?, HOST, "example.", RecordType::A, 50, MOMENT)?;
+        send(&client_on(&outside, ONE)?, HOST, "example.", RecordType::A, 50, MOMENT)?;
         assert_eq!(received(&server).len(), 50, "{toml}");
         let would = ["action=\"would_drop\"", "reason=\"budget\""];
         assert_eq!(guard.wait_counter("dnsguard_actions_total", &would, 48, PATIENCE)?, 48);
@@ -321,13 +322,10 @@ fn dns_leaves_only_to_listed_resolvers_and_only_from_own_addresses() -> Result<(
             server.set_read_timeout(Some(MOMENT))?;
         }
         let guard = ready(&host, mode, &toml)?;
-        let own = socket(&host, HOST)?;
+        let own = client_on(&host, HOST)?;
         send(&own, ONE, "example.", RecordType::A, 5, MOMENT)?;
         send(&own, OTHER, "example.", RecordType::A, 5, MOMENT)?;
-        let foreign = host.run(|| -> Result<UdpSocket> {
-            let socket = socket2_freebind("192.0.2.66:0".parse()?)?;
-            Ok(socket)
-        })?;
+        let foreign = host.run(|| forging_socket("192.0.2.66:0".parse()?))?;
         send(&foreign, ONE, "forged.example.", RecordType::A, 5, MOMENT)?;
 
         let enforced = mode == Mode::Enforce;
@@ -363,14 +361,10 @@ fn dns_leaves_only_to_listed_resolvers_and_only_from_own_addresses() -> Result<(
 }
 
 /// A socket on an address that this host has not got.
-fn socket2_freebind(address: SocketAddr) -> Result<UdpSocket> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, socket};
+fn forging_socket(address: SocketAddr) -> Result<UdpSocket> {
     let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-    setsockopt(&socket, sockopt::IpFreebind, &true)?;
-    bind(
-        std::os::fd::AsRawFd::as_raw_fd(&socket),
-        &SockaddrStorage::from(address),
-    )?;
+    setsockopt(&socket, sockopt::IpTransparent, &true)?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
     Ok(socket.into())
 }
 
@@ -390,7 +384,7 @@ fn strangers_are_refused_recursion_and_others_are_not() -> Result<()> {
     assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
     assert_eq!(ede(&answer), Some((PROHIBITED.0, PROHIBITED.1.to_owned())));
 
-    let listed = socket(&outside, OTHER)?;
+    let listed = client_on(&outside, OTHER)?;
     send(&listed, HOST, "b.example.", RecordType::A, 10, MOMENT)?;
     assert_eq!(received(&listed).len(), 10);
     let reason = ["action=\"answer\"", "reason=\"recursion\""];

@@ -21,6 +21,7 @@ const RAPID_MS: u32 = 100;
 const COARSE_STEP_NS: u64 = 10_000_000;
 
 /// A policy, and what its rows stand for.
+#[derive(Debug)]
 pub(crate) struct Compiled {
     /// What the kernel reads.
     pub(crate) policy: Policy,
@@ -41,8 +42,8 @@ pub(crate) struct BudgetRow {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PolicyError {
     #[error(
-        "budget '{budget}' is about interface {device}, which is not guarded; add it to [attach] interfaces, or take it \
-         out of the budget's"
+        "budget '{budget}' is about interface {device}, which is not guarded; add it to [attach] interfaces, or take \
+         it out of the budget's"
     )]
     NotGuarded { budget: String, device: String },
     #[error("preset 'aws-link-local' has no interface: only lo is guarded; add the one that leads to the VPC")]
@@ -119,8 +120,8 @@ impl Config {
         Ok(rules)
     }
 
-    /// The label counts by which the kernel tells zones. The first is that of the link-local budget, if there is one: it
-    /// is by this one that a source's packets are told apart.
+    /// The label counts by which the kernel tells zones. The first is that of the link-local budget, if there is one,
+    /// which tells the packets of one source apart by it.
     fn zone_labels(&self) -> [u8; ZONES] {
         let reserved = self.link_local.as_ref().map(|_| LinkLocal::SHARE_LABELS);
         let counts: BTreeSet<_> = self.budgets.iter().flat_map(Budget::label_counts).collect();
@@ -315,3 +316,6 @@ fn kernel_address(address: IpAddr) -> Address {
         IpAddr::V6(v6) => v6.octets(),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,43 +4,37 @@ use std::{fmt, str::FromStr};
 
 use guard_common::{
     key::{Key, Secret},
-    question::Question,
+    question::{MAX_ZONE_LABELS, Question},
 };
 
-use crate::name;
+use crate::name::{self, Name};
 
-/// Labels that the kernel reads of a name, from the right.
-pub(crate) const MAX_LABELS: u8 = 7;
-/// Bytes that lie in front of a name in a packet, UDP and DNS header: the digest of a short name reaches back into them.
+/// Bytes in front of a name in a packet, UDP and DNS header: the digest of a short name reaches back into them.
 const HEADERS_LEN: usize = 20;
 
 /// All names at or below one that has 1 to 7 labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Zone {
-    /// In lower case, with its root label.
-    wire: Vec<u8>,
-    labels: u8,
-}
+pub(crate) struct Zone(Name);
 
 impl Zone {
     /// How many labels it has, without the root's.
     pub(crate) const fn labels(&self) -> u8 {
-        self.labels
+        // At most 7.
+        self.0.labels() as u8
     }
 
     /// Whether all names of `other` are its names too.
     pub(crate) fn contains(&self, other: &Self) -> bool {
-        let above = other.labels.checked_sub(self.labels);
-        above.is_some_and(|above| suffix(&other.wire, above) == self.wire)
+        other.0.suffix(self.0.labels()) == self.0.wire()
     }
 
     /// What the kernel makes of the name, from its first label on, in a packet.
     pub(crate) fn digest(&self, secret: &Secret) -> u64 {
         let mut packet = vec![0; HEADERS_LEN];
-        packet.extend_from_slice(&self.wire);
+        packet.extend_from_slice(self.0.wire());
         let name = Question {
             name_at: HEADERS_LEN,
-            name_len: self.wire.len(),
+            name_len: self.0.wire().len(),
             qtype: 0,
             qclass: 0,
         };
@@ -54,13 +48,14 @@ impl FromStr for Zone {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wire = name::wire(text)
-            .ok_or_else(|| "a name such as example.com, labels of 1 to 63 ASCII characters each".to_owned())?;
-        match labels(&wire) {
+        let name = name::wire(text).and_then(|wire| Name::read(&wire));
+        let name =
+            name.ok_or_else(|| "a name such as example.com, labels of 1 to 63 ASCII characters each".to_owned())?;
+        match name.labels() {
             0 => Err("a name below the root; for all names, leave the list out".to_owned()),
-            labels @ 1..=MAX_LABELS => Ok(Self { wire, labels }),
+            1..=MAX_ZONE_LABELS => Ok(Self(name)),
             _ => Err(format!(
-                "names of {MAX_LABELS} labels at most, which is what the kernel reads"
+                "names of {MAX_ZONE_LABELS} labels at most, which is what the kernel reads"
             )),
         }
     }
@@ -68,26 +63,14 @@ impl FromStr for Zone {
 
 impl fmt::Display for Zone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&name::text(&self.wire))
+        f.write_str(&name::text(self.0.wire()))
     }
-}
-
-/// How many labels a whole wire name has, without the root's: 127 at most.
-fn labels(wire: &[u8]) -> u8 {
-    let mut labels = 0;
-    while suffix(wire, labels) != [0] {
-        labels += 1;
-    }
-    labels
-}
-
-/// A whole wire name without its first `above` labels.
-fn suffix(wire: &[u8], above: u8) -> &[u8] {
-    (0..above).fold(wire, |rest, _| &rest[usize::from(rest[0]) + 1..])
 }
 
 #[cfg(test)]
 mod tests {
+    use guard_common::question;
+
     use super::*;
 
     const SECRET: Secret = Secret([
@@ -138,10 +121,12 @@ mod tests {
     fn a_zone_has_the_digest_that_the_kernel_finds_in_a_packet() {
         let mut packet = b"\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee\xee".to_vec();
         packet.extend_from_slice(b"\x04MaIl\x03WWW\x07eXample\x03com\0\0\x01\0\x01");
-        for (at, text) in [(29, "example.com"), (25, "www.example.com"), (37, "com")] {
+        let name = question::Name::walk(packet.as_slice(), 20).unwrap();
+        for text in ["example.com", "www.example.com", "com", "mail.www.example.com"] {
+            let at = name.zone_at(zone(text).labels()).unwrap();
             let from_label = Question {
-                name_at: at,
-                name_len: 42 - at,
+                name_at: 20 + at,
+                name_len: name.len() - at,
                 qtype: 0,
                 qclass: 0,
             };

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr, ops::RangeInclusive};
 use guard_common::{
     budget::{MAX_LINKS, MAX_TYPES, Scope, ZONES},
     policy::MAX_ROWS,
+    question::MAX_ZONE_LABELS,
 };
 
 use super::{Budget, Direction, Excess, Filter, LinkLocal, Prefixes, Sharing};
@@ -13,7 +14,7 @@ use crate::{
         Attach, Cidr, MODES, interface_name,
         limit::{self, Allowance, Limit},
         section::Section,
-        zone::{MAX_LABELS, Zone},
+        zone::Zone,
     },
     name,
 };
@@ -229,7 +230,7 @@ fn sharing(section: &mut Section<'_>, scope: Option<Scope>) -> Option<Sharing> {
         Scope::Client => Sharing::Client(prefixes(section)),
         Scope::Key => Sharing::Key,
         Scope::Zone => {
-            let labels = section.integer_or_integers("labels", 1..=MAX_LABELS.into());
+            let labels = section.integer_or_integers("labels", 1..=MAX_ZONE_LABELS as u32);
             section.refuse_empty("labels", "one label count or more, such as 2");
             Sharing::Zone(descending(labels, ZONE_LABELS))
         }
@@ -239,14 +240,14 @@ fn sharing(section: &mut Section<'_>, scope: Option<Scope>) -> Option<Sharing> {
 }
 
 /// The prefix lengths of both families, the longest of the one with the longest of the other. The shorter list goes on
-/// with its last: a client that is charged twice by the same length is not limited by anything else than by that length.
+/// with its last: a client that is charged twice by the same length is limited by no other.
 fn prefixes(section: &mut Section<'_>) -> Vec<Prefixes> {
     let v4 = section.integers("v4_prefixes", 0..=32);
     section.refuse_empty("v4_prefixes", "one prefix length or more, such as [32]");
     let v6 = section.integers("v6_prefixes", 0..=128);
     section.refuse_empty("v6_prefixes", "one prefix length or more, such as [128]");
     let (v4, v6) = (descending(v4, 32), descending(v6, 128));
-    let at = |list: &[u8], index: usize| list.get(index).or(list.last()).copied();
+    let at = |list: &[u8], index: usize| list.get(index).or_else(|| list.last()).copied();
     (0..v4.len().max(v6.len()))
         .filter_map(|index| {
             Some(Prefixes {

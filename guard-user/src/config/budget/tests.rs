@@ -162,7 +162,9 @@ fn a_bad_value_is_shown_with_what_is_allowed() {
         ),
         (
             "name = 'aws-link-local'\nscope = 'all'\nlimit = 1",
-            "f:2:8: [[budget]] name is 'aws-link-local'; allowed: any other name, because this is the preset's".to_owned(),
+            "f:2:8: [[budget]] name is 'aws-link-local'; allowed: any other name, because this is the \
+             preset's"
+                .to_owned(),
         ),
         // Words.
         (
@@ -211,11 +213,13 @@ fn a_bad_value_is_shown_with_what_is_allowed() {
         (&format!("{BASE}labels = 2"), "f:5:1: [[budget]] labels is for scope zone only; leave it out".to_owned()),
         (
             &format!("{BASE}v6_prefixes = [64]"),
-            "f:5:1: [[budget]] v6_prefixes is for scope client only; leave it out".to_owned(),
+            "f:5:1: [[budget]] v6_prefixes is for scope client only; leave it out"
+                .to_owned(),
         ),
         (
             &format!("{BASE}vpc = '10.0.0.0/16'"),
-            "f:5:1: [[budget]] vpc is for preset 'aws-link-local' only; leave it out".to_owned(),
+            "f:5:1: [[budget]] vpc is for preset 'aws-link-local' only; leave it out"
+                .to_owned(),
         ),
         (
             "name = 'b'\nscope = 'client'\nlimit = 1\nv4_prefixes = [33]",
@@ -243,15 +247,17 @@ fn a_bad_value_is_shown_with_what_is_allowed() {
         ),
         (
             "name = 'b'\nscope = 'zone'\nlimit = 1\nlabels = 3\nzones = ['example.com']",
-            "f:6:9: [[budget]] zones has 'example.com.' of 2 labels; allowed: in scope zone, names of as many labels as \
-             labels says"
+            "f:6:9: [[budget]] zones has 'example.com.' of 2 labels; allowed: in scope zone, names of as many labels \
+             as labels says"
                 .to_owned(),
         ),
         // Filters.
         (&format!("{BASE}zones = ['a..b']"), format!("f:5:10: [[budget]] zones is 'a..b'; allowed: {zone}")),
         (
             &format!("{BASE}zones = ['.']"),
-            "f:5:10: [[budget]] zones is '.'; allowed: a name below the root; for all names, leave the list out".to_owned(),
+            "f:5:10: [[budget]] zones is '.'; allowed: a name below the root; for all names, leave the list \
+             out"
+                .to_owned(),
         ),
         (
             &format!("{BASE}zones = ['a.b.c.d.e.f.g.h']"),
@@ -261,8 +267,8 @@ fn a_bad_value_is_shown_with_what_is_allowed() {
         ),
         (
             &format!("{BASE}zones = ['www.example.com', 'example.com']"),
-            "f:5:9: [[budget]] zones has 'www.example.com.', which is inside 'example.com.'; allowed: only the wider of \
-             them"
+            "f:5:9: [[budget]] zones has 'www.example.com.', which is inside 'example.com.'; allowed: only the wider \
+             of them"
                 .to_owned(),
         ),
         (
@@ -271,7 +277,8 @@ fn a_bad_value_is_shown_with_what_is_allowed() {
         ),
         (
             &format!("{BASE}zones = []"),
-            "f:5:9: [[budget]] zones is empty; allowed: one name or more; for all names, leave it out".to_owned(),
+            "f:5:9: [[budget]] zones is empty; allowed: one name or more; for all names, leave it out"
+                .to_owned(),
         ),
         (
             &format!("{BASE}destinations = ['10.0.0.2']"),
@@ -317,7 +324,9 @@ fn a_bad_value_is_shown_with_what_is_allowed() {
         ),
         (
             "preset = 'aws-link-local'\nfoo = 1",
-            "f:3:1: unknown key 'foo' in [[budget]]; allowed: preset, limit, burst, action, interfaces, vpc, mode".to_owned(),
+            "f:3:1: unknown key 'foo' in [[budget]]; allowed: preset, limit, burst, action, interfaces, vpc, \
+             mode"
+                .to_owned(),
         ),
         (
             "preset = 'aws-link-local'\nvpc = 'fd00::/16'",
@@ -387,8 +396,8 @@ fn budgets_that_count_the_same_queries_in_the_same_way_are_refused() {
         assert_eq!(
             error(&text),
             format!(
-                "f:{line}:8: budget 'other' counts queries that budget 'one' counts in the same way; allowed: one budget \
-                 for both, or types, zones, destinations or interfaces that tell them apart"
+                "f:{line}:8: budget 'other' counts queries that budget 'one' counts in the same way; allowed: one \
+                 budget for both, or types, zones, destinations or interfaces that tell them apart"
             )
         );
     }
@@ -471,7 +480,8 @@ fn rows_without_room_are_counted() {
     let (interfaces, zones) = (interfaces.join(", "), zones.join(", "));
     let wide = |name: &str, scope: &str| {
         format!(
-            "[[budget]]\nname = '{name}'\nlimit = 1\nscope = '{scope}'\ninterfaces = [{interfaces}]\nzones = [{zones}]\n"
+            "[[budget]]\nname = '{name}'\nlimit = 1\nscope = '{scope}'\ninterfaces = [{interfaces}]\nzones = \
+             [{zones}]\n"
         )
     };
     let fits = format!("{}{}", wide("b", "all"), wide("c", "key"));
