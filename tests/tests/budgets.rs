@@ -173,6 +173,11 @@ fn a_client_over_its_budget_is_stopped_and_named_and_its_neighbour_is_not() -> R
         guard.counter("dnsguard_actions_total", &dropped)?,
         1_500 - greedy as u64
     );
+    // A veth has no counters of EC2's: that is normal, and said once for each interface.
+    let missing = guard.wait_event("no_allowance_counters", PATIENCE)?;
+    assert_eq!((&missing["device"], &missing["driver"]), (&WIRE.into(), &"veth".into()));
+    sleep(Duration::from_secs(6));
+    assert_eq!(guard.events_of("no_allowance_counters")?.len(), 1);
     drop(resolver);
     guard.stop()
 }

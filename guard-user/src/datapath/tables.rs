@@ -23,9 +23,9 @@ use super::object;
 /// Take the value's spin lock while copying it (`BPF_F_LOCK`, include/uapi/linux/bpf.h).
 const LOCKED: u64 = 4;
 
-/// Samples that all CPUs together take of either kind in a 60th of a second before they take fewer: a thousand a second,
-/// of which the ring buffer holds three seconds.
-const SAMPLES_PER_WINDOW: u32 = 16;
+/// Samples that all CPUs together take of either kind in a 60th of a second before they take fewer: some 4,000 a second.
+/// Of those the ring buffer holds most of a second, and the agent looks four times a second.
+const SAMPLES_PER_WINDOW: u32 = 64;
 
 /// A map that cannot be used.
 #[derive(Debug, thiserror::Error)]

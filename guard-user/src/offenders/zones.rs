@@ -7,7 +7,7 @@
 //!   names stand among the keys.
 //! - What has less than half the weight of a zone above it that is named as well goes into that zone: which of the many
 //!   children of a swept zone come to the fore is chance.
-//! - In the trees of `in-addr.arpa` and `ip6.arpa`, three zones or more side by side are parts of one range of
+//! - In the trees of `in-addr.arpa` and `ip6.arpa`, two zones or more side by side are parts of one range of
 //!   addresses, and the zone above them is named in their place.
 
 use std::{collections::hash_map::RandomState, hash::BuildHasher as _, sync::Arc};
@@ -24,7 +24,7 @@ const MIN_SAMPLES: u32 = 4;
 /// Names that make a zone.
 const MIN_NAMES: u32 = 6;
 /// Zones side by side in a reverse tree that are one range.
-const MIN_SIBLINGS: usize = 3;
+const MIN_SIBLINGS: usize = 2;
 
 /// The tables.
 #[derive(Debug)]
