@@ -46,6 +46,11 @@ impl Cidr {
         first(self) == first(other)
     }
 
+    /// Whether every address of the other one is in this one.
+    pub(crate) fn contains(&self, other: &Self) -> bool {
+        other.bits >= self.bits && self.overlaps(other)
+    }
+
     /// The range in the form in which the kernel reads it.
     pub(crate) fn prefix(&self) -> Prefix {
         Prefix::new(self.address.octets(), self.bits)

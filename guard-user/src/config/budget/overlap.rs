@@ -1,11 +1,12 @@
 //! Budgets that would charge the same packets in the same way.
 //!
 //! A query is charged to every row that is about it: two budgets of the same scope that share queries count each of
-//! them twice, and only the lower limit ever shows. That is a mistake, and said so, unless a filter keeps them apart.
+//! them twice. That is a mistake, and said so, unless a filter keeps them apart, or one of them is about a part of what
+//! the other is about: then it is a limit within a limit, such as one for TXT within one for all types.
 
 use std::net::Ipv4Addr;
 
-use super::{Budget, LinkLocal, Prefixes, Sharing};
+use super::{Budget, Filter, LinkLocal, Prefixes, Sharing};
 use crate::{
     config::{Attach, Cidr},
     link_local,
@@ -22,6 +23,26 @@ impl Budget {
             && meet(&one.types, &two.types, PartialEq::eq)
             && meet(&one.destinations, &two.destinations, Cidr::overlaps)
             && meet(&one.zones, &two.zones, |a, b| a.contains(b) || b.contains(a))
+            && !self.is_part_of(other)
+            && !other.is_part_of(self)
+    }
+
+    /// Whether its filter leaves a part of what the other one's leaves, and not all of it. Destinations that are the
+    /// scope itself are no filter.
+    fn is_part_of(&self, other: &Self) -> bool {
+        let (ours, theirs) = (self.direction.in_out(), other.direction.in_out());
+        let (one, two) = (&self.filter, &other.filter);
+        let lies_in = |one: &Filter, two: &Filter| {
+            within(&one.interfaces, &two.interfaces, PartialEq::eq)
+                && within(&one.types, &two.types, PartialEq::eq)
+                && within(&one.destinations, &two.destinations, |a, b| b.contains(a))
+                && within(&one.zones, &two.zones, |a, b| b.contains(a))
+        };
+        (self.sharing != Sharing::Destination || one.destinations == two.destinations)
+            && (!ours.0 || theirs.0)
+            && (!ours.1 || theirs.1)
+            && lies_in(one, two)
+            && !lies_in(two, one)
     }
 }
 
@@ -56,6 +77,11 @@ impl Sharing {
             _ => self == other,
         }
     }
+}
+
+/// Whether each element of the first list lies in one of the second. An empty list stands for everything.
+fn within<T>(one: &[T], other: &[T], lies_in: impl Fn(&T, &T) -> bool) -> bool {
+    other.is_empty() || !one.is_empty() && one.iter().all(|a| other.iter().any(|b| lies_in(a, b)))
 }
 
 /// Whether one element of each list go together. An empty list stands for everything.

@@ -366,15 +366,11 @@ fn two(one: &str, other: &str) -> String {
 fn budgets_that_count_the_same_queries_in_the_same_way_are_refused() {
     for (one, other) in [
         ("scope = 'all'", "scope = 'all'"),
-        ("scope = 'all'", "scope = 'all'\ntypes = ['ANY']"),
         ("scope = 'all'", "scope = 'all'\ndirection = 'both'"),
+        ("scope = 'all'\ntypes = ['ANY']", "scope = 'all'\nzones = ['org']"),
         (
             "scope = 'key'\nzones = ['example.com']",
             "scope = 'key'\nzones = ['www.example.com', 'org']",
-        ),
-        (
-            "scope = 'interface'\ninterfaces = ['a', 'b']",
-            "scope = 'interface'\ninterfaces = ['b']",
         ),
         ("scope = 'client'", "scope = 'client'\nv6_prefixes = [64]"),
         (
@@ -426,6 +422,21 @@ fn budgets_that_something_tells_apart_go_together() {
         (
             "scope = 'client'\ndestinations = ['10.0.0.0/9']",
             "scope = 'client'\ndestinations = ['fd00::/8']",
+        ),
+        // One within the other.
+        ("scope = 'client'", "scope = 'client'\ntypes = ['ANY', 'TXT']"),
+        ("scope = 'zone'", "scope = 'zone'\nzones = ['example.com']"),
+        (
+            "scope = 'all'\nzones = ['com', 'org']\ninterfaces = ['b']",
+            "scope = 'all'\nzones = ['example.org']\ninterfaces = ['b']\ntypes = ['A']",
+        ),
+        (
+            "scope = 'destination'\ndestinations = ['10.0.0.0/8']",
+            "scope = 'destination'\ndestinations = ['10.0.0.0/8']\ntypes = ['TXT']",
+        ),
+        (
+            "scope = 'interface'\ninterfaces = ['a', 'b']",
+            "scope = 'interface'\ninterfaces = ['b']",
         ),
     ] {
         assert_eq!(parsed(&two(one, other)).budgets.len(), 2);
