@@ -196,7 +196,7 @@ impl Name {
         if labels == 0 || labels as usize > MAX_ZONE_LABELS {
             return None;
         }
-        let at = (self.0 >> (labels as u32 * 8 & 63) & 0xff) as usize;
+        let at = (self.0 >> ((labels as u32 * 8) & 63) & 0xff) as usize;
         if at == 0 || at >= self.len() {
             None
         } else {

@@ -13,7 +13,7 @@ const FINE_INTERVAL: u64 = 4_096;
 /// The finest unit is 2^-10 ns. 64 bits of it still last 208 days, and what is compared lies closer together.
 const MAX_SHIFT: u32 = 10;
 /// Units that a bucket holds at most: a day of the finest ones.
-const MAX_DEPTH: u64 = 86_400 * SECOND_NS << MAX_SHIFT;
+const MAX_DEPTH: u64 = (86_400 * SECOND_NS) << MAX_SHIFT;
 
 /// How fast a bucket fills, and how much it holds. Times are in units of 2^-`shift` ns.
 #[repr(C)]

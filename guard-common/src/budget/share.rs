@@ -26,7 +26,7 @@ impl Share {
         }
         let value = (self.sixteenths >> (halvings & 31)) as u64;
         let rest = (elapsed & ((1 << (half_shift & 31)) - 1)) as u64;
-        (value - ((value >> 1) * rest >> (half_shift & 31))) as u32
+        (value - (((value >> 1) * rest) >> (half_shift & 31))) as u32
     }
 
     /// What is left of it since the last halving: up to twice its value.
