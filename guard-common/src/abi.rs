@@ -28,11 +28,6 @@ pub const ROWS: &str = "ROWS";
 pub const SAMPLERS: &str = "SAMPLERS";
 /// Ring buffer of [`crate::sample::Sample`].
 pub const SAMPLES: &str = "SAMPLES";
-/// All maps that the programs share.
-pub const MAPS: [&str; 12] = [
-    CONTROL, POLICIES, KEYS, FLOWS, ALLOWANCES, COUNTERS, EVENTS, METERS, LINKS, ROWS, SAMPLERS, SAMPLES,
-];
-
 /// Buckets of seven keys: 8 MiB.
 pub const KEY_BUCKETS: usize = 16_384;
 /// Lines of eight flows: 1 MiB.

@@ -13,7 +13,8 @@ use crate::time::Ticks;
 pub const ENTRIES: usize = 8;
 
 /// A cache line of the table, picked by a hash of the flow. An entry is, from its top bit: 32 bits of the flow's
-/// digest, 12 of its place, 20 of the time it was last seen, in units of 8 ticks; 0 is empty.
+/// digest, one that says whether it has gone the other way since, 11 of its place, 20 of the time it was last seen there,
+/// in units of 8 ticks; 0 is empty.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FlowLine {
@@ -23,8 +24,10 @@ pub struct FlowLine {
 const TIME_BITS: u32 = 20;
 const TIME_MASK: u32 = (1 << TIME_BITS) - 1;
 const TIME_UNIT_SHIFT: u32 = 3;
-const PLACE_BITS: u32 = 12;
+const PLACE_BITS: u32 = 11;
 const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
+/// The bit that is set once the flow, which came in at its place, has gone out since, or the other way round.
+const TURNED_SHIFT: u32 = TIME_BITS + PLACE_BITS;
 
 /// Units (8 ticks) after which a flow is forgotten: 30 s, the time after which no stub resolver still waits.
 const LIFE: u32 = 3_600;
@@ -60,7 +63,7 @@ impl Sighting {
     }
 }
 
-/// A hook that a packet passes: interface and direction, folded into 12 bits.
+/// A hook that a packet passes: interface and direction, folded into 11 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place(u32);
 
@@ -71,13 +74,13 @@ impl Place {
         Self((ifindex << 1 | egress as u32) & PLACE_MASK)
     }
 
-    /// The twelve bits.
+    /// The eleven bits.
     #[inline(always)]
     pub const fn number(self) -> u32 {
         self.0
     }
 
-    /// The place of twelve bits.
+    /// The place of eleven bits.
     #[inline(always)]
     pub const fn from_number(number: u32) -> Self {
         Self(number & PLACE_MASK)
@@ -97,8 +100,8 @@ impl FlowLine {
             let word = self.entries[slot];
             let age = time.wrapping_sub(word as u32) & TIME_MASK;
             if (word >> 32) as u32 == digest && word != 0 && age < LIFE {
-                let same_place = (word as u32) >> TIME_BITS == place.0;
-                if !same_place && age < TRANSIT {
+                let known = (word as u32) >> TIME_BITS & PLACE_MASK;
+                if known != place.0 && age < TRANSIT {
                     return Sighting::Elsewhere;
                 }
                 self.entries[slot] = entry;
@@ -116,6 +119,22 @@ impl FlowLine {
         }
         self.entries[oldest & (ENTRIES - 1)] = entry;
         Sighting::New
+    }
+
+    /// Whether a flow that was seen elsewhere goes in this direction for the first time: it came in there and goes out
+    /// here, or the other way round.
+    #[inline(always)]
+    pub fn turns(&mut self, digest: u32, place: Place) -> bool {
+        let mut turns = 0;
+        for slot in 0..ENTRIES {
+            let word = self.entries[slot];
+            if word != 0 && (word >> 32) as u32 == digest {
+                let other_way = ((word as u32) >> TIME_BITS ^ place.0) as u64 & 1;
+                self.entries[slot] = word | other_way << TURNED_SHIFT;
+                turns |= self.entries[slot] ^ word;
+            }
+        }
+        turns != 0
     }
 
     /// Whether the flow was seen in the last 2 s and got no response.
@@ -182,8 +201,23 @@ mod tests {
     fn one_packet_on_several_interfaces_is_one_sighting() {
         let mut line = FlowLine::default();
         assert_eq!(line.sight(7, HERE, at(0), RAPID), Sighting::New);
-        assert_eq!(line.sight(7, THERE, at(0), RAPID), Sighting::Elsewhere);
+        assert_eq!(line.sight(7, Place::new(4, false), at(0), RAPID), Sighting::Elsewhere);
         assert_eq!(line.sight(7, HERE, at(1_500), RAPID), Sighting::Retransmit);
+    }
+
+    #[test]
+    fn a_packet_turns_once_on_its_way() {
+        let mut line = FlowLine::default();
+        for tries in 0..3 {
+            line.sight(7, HERE, at(tries * 2_000), RAPID);
+            let onward = Place::new(5, false);
+            assert_eq!(line.sight(7, onward, at(tries * 2_000), RAPID), Sighting::Elsewhere);
+            assert!(!line.turns(7, onward));
+            assert_eq!(line.sight(7, THERE, at(tries * 2_000), RAPID), Sighting::Elsewhere);
+            assert!(line.turns(7, THERE));
+            assert!(!line.turns(7, Place::new(6, true)) && !line.turns(8, THERE));
+        }
+        assert!(line.is_pending(7, at(4_000)) && line.settle(7));
     }
 
     #[test]

@@ -19,7 +19,12 @@ pub struct Hygiene {
     /// Queries that ask for recursion come in only from these.
     pub recursion: Ranges,
     observes: u32,
+    /// Indexes of the interfaces that the rules are about; 0 for none, and all of them none for any.
+    pub devices: [u32; MAX_DEVICES],
 }
+
+/// Interfaces that the rules can be about.
+pub const MAX_DEVICES: usize = 8;
 
 impl Hygiene {
     /// No rule.
@@ -28,6 +33,7 @@ impl Hygiene {
         sources: Ranges::NONE,
         recursion: Ranges::NONE,
         observes: 0,
+        devices: [0; MAX_DEVICES],
     };
 
     /// The same rules in a mode of their own; they never do more than the policy's mode allows.
@@ -43,6 +49,17 @@ impl Hygiene {
         self.resolvers.is_empty() && self.sources.is_empty() && self.recursion.is_empty()
     }
 
+    /// Whether the rules are about an interface. One comparison at the end, as it stands: of several, the kernel's verifier
+    /// would follow every way out.
+    #[inline(always)]
+    fn is_about(&self, ifindex: u32) -> bool {
+        let mut about = self.devices[0] == 0;
+        for device in self.devices {
+            about |= device == ifindex;
+        }
+        core::hint::black_box(about)
+    }
+
     /// What a query breaks, if it does. `holds` tells whether one of the ranges holds an address. What stays on this
     /// host breaks nothing. A query for recursion is answered, others are dropped: whoever abuses this host is not told.
     #[inline(always)]
@@ -53,7 +70,7 @@ impl Hygiene {
         same_host: bool,
         holds: impl Fn(Ranges, &Address) -> bool,
     ) -> Option<Shed> {
-        if same_host {
+        if same_host || !self.is_about(subject.ifindex) {
             return None;
         }
         let (reason, action) = if !subject.egress {
@@ -113,6 +130,25 @@ mod tests {
         assert_eq!(breach(&rules, HERE, STRANGER, true, true), Some(Reason::Resolver));
         assert_eq!(breach(&rules, STRANGER, LISTED, true, true), Some(Reason::Source));
         assert_eq!(breach(&Hygiene::NONE, STRANGER, STRANGER, true, true), None);
+    }
+
+    #[test]
+    fn rules_about_some_interfaces_leave_the_others_alone() {
+        let rules = Hygiene {
+            devices: [7, 8, 0, 0, 0, 0, 0, 0],
+            ..rules()
+        };
+        let breach = |ifindex| {
+            let subject = Subject {
+                server: STRANGER,
+                egress: true,
+                ifindex,
+                ..Subject::default()
+            };
+            rules.breach(&subject, true, false, |_, address| *address != STRANGER)
+        };
+        assert!(breach(7).is_some() && breach(8).is_some());
+        assert!(breach(9).is_none());
     }
 
     #[test]

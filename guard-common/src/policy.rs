@@ -1,7 +1,8 @@
 //! The operator's policy in the form in which the kernel reads it.
 //!
 //! The agent writes a whole [`Policy`] into the slot of `POLICIES` that is not in use, then switches
-//! [`Control::active`]: a packet is judged by one policy or by the other, never by half of one.
+//! [`Control::active`]: what is read is one whole policy or the other. A packet that is being judged at that very moment
+//! may meet one at one step and the other at the next.
 
 use crate::{
     address::{Address, Prefix},

@@ -66,11 +66,11 @@ pub enum Reason {
     Unanswerable = 3,
     /// A budget has no room for it.
     Budget = 4,
-    /// The link-local budget runs short, and its source waits for the same answer already, or its key is held.
+    /// The link-local budget runs short, and its source waits for the same answer already.
     Repeat = 5,
     /// The link-local budget runs short, and its source is above its share.
     Share = 6,
-    /// The link-local budget is empty.
+    /// The link-local budget is empty, and so is its reserve for DNS.
     Exhausted = 7,
     /// It leaves for a server that is none of the listed resolvers.
     Resolver = 8,

@@ -12,7 +12,7 @@ use guard_common::{
     counter::Counter,
     flow::{Place, Sighting},
     judge::{Endpoint, Hop, Note, Ruling},
-    policy::{MAX_ROWS, Mode, Policy, Ranges},
+    policy::{MAX_ROWS, Policy, Ranges},
     remedy::{Held, Reason, Shed, Verdict, remedy, remedy_of_shed},
     sample::Kind,
     time::Ticks,
@@ -25,8 +25,15 @@ use crate::{
 
 /// log2 of the ticks in the second for which answers to shed queries are counted.
 const SECOND_SHIFT: u32 = 10;
-/// A place where no packet passes: what is pending was let out, wherever that was.
-const PENDING_PLACE: u32 = 0xfff;
+/// Sixteenths of a packet that a share stands at for each packet a second: 16 * 0.268 s / ln 2.
+const SHARE_OF_RATE: u32 = 6;
+/// The place of what is pending, which is no packet's sighting.
+const PENDING_PLACE: u32 = 0;
+
+/// What the functions below return of a query: that it passes, that it is shed, or that it would be.
+const PASSES: u32 = 0;
+const SHEDS: u32 = 1;
+const NOTED: u32 = 2;
 
 /// A query or a response, as it comes before the judge.
 #[repr(C)]
@@ -96,19 +103,33 @@ pub(crate) fn sentence_of_shed(held: &Held, desk: &Desk) -> Verdict {
     Verdict::from_u8(judge_shed(held, desk) as u8)
 }
 
-/// Asks the rules of hygiene, the budgets and the link-local budget, one after the other. False if all have room for
-/// the query.
+/// Asks the rules of hygiene, the budgets and the link-local budget, one after the other, until one sheds the query.
+/// What only watches is noted, the first of it, and the others are asked all the same. False if there is nothing.
+///
+/// A held query does not leave, so it is charged to nobody. One that tests whether a loop is still there passes whatever
+/// the budgets say: were it shed, the loop would never be found to be over.
 #[inline(always)]
 pub(crate) fn sheds(policy: &Policy, desk: &mut Desk, link: u32) -> bool {
-    (!policy.hygiene.is_empty() && judge_hygiene(&desk.case, &mut desk.shed) == 1)
-        || (policy.row_count() != 0 && judge_rows(&desk.case, &mut desk.shed) == 1)
-        || (link != NO_LINK && judge_link(&desk.case, desk.ruling.held as u32, link, &mut desk.shed) == 1)
+    if desk.ruling.held {
+        return false;
+    }
+    let tests = desk.ruling.tests;
+    if !policy.hygiene.is_empty() && judge_hygiene(&desk.case, &mut desk.shed) == SHEDS {
+        return true;
+    }
+    if !tests && policy.row_count() != 0 && judge_rows(&desk.case, &mut desk.shed) == SHEDS {
+        return true;
+    }
+    if link != NO_LINK {
+        judge_link(&desk.case, tests as u32, link, &mut desk.shed);
+    }
+    !matches!(desk.shed.reason, Reason::Loop)
 }
 
 /// Asks the link-local budget alone, for a packet that opens a TCP connection to a DNS port.
 #[inline(always)]
 pub(crate) fn sheds_connection(desk: &mut Desk, link: u32) -> bool {
-    link != NO_LINK && judge_link(&desk.case, 0, link, &mut desk.shed) == 1
+    link != NO_LINK && judge_link(&desk.case, 0, link, &mut desk.shed) != PASSES
 }
 
 /// Takes from a link-local budget what a packet needs that is never shed.
@@ -168,6 +189,7 @@ extern "C" fn judge_query(case: *mut Case, ruling: *mut Ruling) -> u32 {
     let place = Place::new(case.subject.ifindex, case.subject.egress);
     let sighting = Sighting::from_u8(judge_sight(case.flow, place.number(), now.0, policy.rapid_ticks) as u8);
     case.subject.elsewhere = matches!(sighting, Sighting::Elsewhere);
+    case.subject.onward = case.subject.elsewhere && judge_turn(case.flow, place.number()) == 0;
     let hop = Hop {
         client: case.client,
         server: case.server,
@@ -273,8 +295,8 @@ extern "C" fn judge_sentence(held: *const Held, case: *const Case, ruling: *cons
     verdict as u32 | (reason as u32) << 8
 }
 
-/// A shed query is answered as long as its client, and all clients of its row together, have answers left in this
-/// second.
+/// A shed query is answered as long as its client has answers left in this second, and its row has a share of them: that
+/// is counted in the table of meters, where others cannot take its place.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn judge_shed(held: *const Held, desk: *const Desk) -> u32 {
@@ -284,7 +306,8 @@ extern "C" fn judge_shed(held: *const Held, desk: *const Desk) -> u32 {
     };
     let Some(policy) = policy() else { return 0 };
     let Some(control) = CONTROL.get(0) else { return 0 };
-    let second = Ticks::from_ns(desk.case.now_ns).0 >> SECOND_SHIFT;
+    let now = Ticks::from_ns(desk.case.now_ns);
+    let second = now.0 >> SECOND_SHIFT;
     let verdict = remedy_of_shed(policy, &desk.shed, held, || {
         let row = (desk.shed.row as u64) << 8 | desk.shed.reason as u64;
         let of_row = control.secret.mix(row ^ control.secret.0[0], control.secret.0[2]);
@@ -321,9 +344,23 @@ extern "C" fn judge_hygiene(case: *const Case, shed: *mut Shed) -> u32 {
         case.same_host,
         |ranges, address| judge_holds(ranges.number(), address) == 1,
     );
-    let Some(breach) = breach else { return 0 };
-    *shed = breach;
-    1
+    match breach {
+        Some(breach) => decided(shed, breach),
+        None => PASSES,
+    }
+}
+
+/// Puts down what one has decided, unless it only watches and another one did before.
+#[inline(always)]
+fn decided(shed: &mut Shed, by: Shed) -> u32 {
+    if !by.observes {
+        *shed = by;
+        return SHEDS;
+    }
+    if matches!(shed.reason, Reason::Loop) {
+        *shed = by;
+    }
+    NOTED
 }
 
 #[unsafe(no_mangle)]
@@ -337,7 +374,7 @@ extern "C" fn judge_holds(ranges: u32, address: *const Address) -> u32 {
     policy.holds(Ranges::from_number(ranges), address) as u32
 }
 
-/// The rows, from the first on; the first that has no room for the query decides.
+/// The rows, from the first on, until one sheds the query.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn judge_rows(case: *const Case, shed: *mut Shed) -> u32 {
@@ -351,11 +388,11 @@ extern "C" fn judge_rows(case: *const Case, shed: *mut Shed) -> u32 {
         if index >= count {
             break;
         }
-        if judge_row(case, index, shed) == 1 {
-            return 1;
+        if judge_row(case, index, shed) == SHEDS {
+            return SHEDS;
         }
     }
-    0
+    PASSES
 }
 
 #[unsafe(no_mangle)]
@@ -387,15 +424,15 @@ extern "C" fn judge_row(case: *const Case, index: u32, shed: *mut Shed) -> u32 {
         }
     }
     if within {
-        return 0;
+        return PASSES;
     }
-    *shed = Shed {
+    let by = Shed {
         row: index,
         reason: Reason::Budget,
         action: row.action(),
         observes: row.observes(),
     };
-    1
+    decided(shed, by)
 }
 
 /// The tag of the bucket that a row charges a query to; 0 if it is not about it.
@@ -432,28 +469,34 @@ extern "C" fn judge_meter(tag: u64, index: u32, now_ns: u64, packets: u32) -> u3
     }
 }
 
-/// What the link-local budget does with a DNS query, or with a packet that opens a connection to a DNS port.
+/// What the link-local budget does with a DNS query, or with a packet that opens a connection to a DNS port. What is
+/// `exempt` is charged and passes.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn judge_link(case: *const Case, held: u32, link: u32, shed: *mut Shed) -> u32 {
+extern "C" fn judge_link(case: *const Case, exempt: u32, link: u32, shed: *mut Shed) -> u32 {
     // SAFETY: as above.
     let (Some(case), Some(shed)) = (unsafe { case.as_ref() }, unsafe { shed.as_mut() }) else {
         return 0;
     };
     let Some(policy) = policy() else { return 0 };
     let Some(control) = CONTROL.get(0) else { return 0 };
-    if held != 0 && matches!(policy.mode(), Mode::Enforce) {
-        // It does not leave.
-        return 0;
-    }
     let Some(budget) = LINKS.get_ptr_mut(Link::unpack(link).index) else {
-        return 0;
+        return PASSES;
     };
+    if exempt != 0 {
+        // SAFETY: as for the keys.
+        unsafe {
+            bpf_spin_lock((&raw mut (*budget).lock).cast());
+            (*budget).charge(&policy.link, case.now_ns, case.packets);
+            bpf_spin_unlock((&raw mut (*budget).lock).cast());
+        }
+        return PASSES;
+    }
     let now = Ticks::from_ns(case.now_ns);
     // SAFETY: a live slot of the array; a level that another CPU is changing is a level of just now.
     let level = unsafe { (*budget).level(&policy.link, case.now_ns) };
     let is_query = case.name_len != 0;
-    let repeats = held != 0 || is_query && judge_pending(case.pending, now.0) == 1;
+    let repeats = is_query && judge_pending(case.pending, now.0) == 1;
     let secret = &control.secret;
     let source = case.subject.client.digest(secret) ^ link as u64;
     let zone = secret.mix(source ^ secret.0[0], case.subject.zones[0] ^ secret.0[1]);
@@ -478,18 +521,18 @@ extern "C" fn judge_link(case: *const Case, held: u32, link: u32, shed: *mut She
                 if is_query {
                     judge_sight(case.pending, PENDING_PLACE, now.0, 0);
                 }
-                return 0;
+                return PASSES;
             }
             Reason::Exhausted
         }
     };
-    *shed = Shed {
+    let by = Shed {
         row: Shed::NO_ROW,
         reason: why,
         action: policy.link.action(),
         observes: policy.link.observes(),
     };
-    1
+    decided(shed, by)
 }
 
 #[unsafe(no_mangle)]
@@ -558,6 +601,16 @@ extern "C" fn judge_sight(flow: u64, place: u32, now: u32, rapid_ticks: u32) -> 
     };
     // SAFETY: a live slot of the array. CPUs that race for it write whole words.
     unsafe { (*line).sight(flow as u32, Place::from_number(place), Ticks(now), rapid_ticks) as u32 }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_turn(flow: u64, place: u32) -> u32 {
+    match FLOWS.get_ptr_mut(flow_line(flow)) {
+        // SAFETY: as above.
+        Some(line) => unsafe { (*line).turns(flow as u32, Place::from_number(place)) as u32 },
+        None => 0,
+    }
 }
 
 #[unsafe(no_mangle)]

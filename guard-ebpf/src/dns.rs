@@ -57,8 +57,8 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
         counters.count(Counter::LeaseOver);
         return PASS;
     }
-    let frame = door.whole_frame();
     if matches!(packet.transport, Transport::Tcp) {
+        let frame = door.frame();
         if packet.segment_len(&frame).is_some_and(|len| len > 0) {
             counters.count(Counter::TcpSegments);
         }
@@ -68,6 +68,7 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
             _ => PASS,
         };
     }
+    let frame = door.whole_frame();
     let Some((start, end)) = packet.payload(&frame) else {
         counters.count(Counter::BadHeader);
         return PASS;
@@ -104,7 +105,8 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
         return QUERY;
     }
     case.asked = bench::settle(case.flow);
-    if !policy.link.is_empty() {
+    // A response to what was not asked may be our own.
+    if case.asked && !policy.link.is_empty() {
         bench::settle(case.pending);
     }
     if !message.is_answer() {
@@ -139,7 +141,10 @@ fn fill<D: Door>(
     let ifindex = door.ifindex();
     let ports_and_id = (client.1 as u64) << 32 | (server.1 as u64) << 16 | message.id as u64;
     case.flow = secret.mix(client.0 ^ key.0, server.0.rotate_left(32) ^ ports_and_id);
-    case.pending = secret.mix(client.0 ^ key.0, server.0.rotate_left(32) ^ secret.0[1]);
+    case.pending = secret.mix(
+        client.0 ^ key.0,
+        server.0.rotate_left(32) ^ secret.0[1] ^ ifindex as u64,
+    );
     case.now_ns = now_ns;
     case.packets = door.packets();
     case.client = Endpoint {
@@ -170,6 +175,7 @@ fn fill<D: Door>(
         qtype: question.qtype,
         egress: headers.is_egress(),
         elsewhere: false,
+        onward: false,
     };
     if !responds {
         for zone in 0..ZONES {
@@ -206,6 +212,7 @@ fn open<D: Door>(
         qtype: 0,
         egress: headers.is_egress(),
         elsewhere: false,
+        onward: false,
     };
     Some(())
 }

@@ -58,7 +58,7 @@ pub(crate) trait Door {
     /// `dns::act` behind a function call.
     fn act(&self, headers: Headers, desk: &mut Desk) -> u32;
 
-    /// `sample::show` behind a function call.
+    /// `event::show` behind a function call.
     fn show(&self, desk: &Desk, kind: Kind, weight: u32);
 
     /// Makes the packet an answer with a [`guard_common::answer::Remark`] and sends it back; tells what the program is to

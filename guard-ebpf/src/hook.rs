@@ -55,6 +55,7 @@ pub(crate) fn judge<D: Door>(door: &D) -> u32 {
     desk.shed = NOT_SHED;
     desk.verdict = Verdict::Pass as u32;
     desk.ruling.held = false;
+    desk.ruling.tests = false;
     desk.ruling.note = Note::None;
     // One after the other and not one in the other: together, their variables do not fit the stack of a program.
     let headers = Headers::pack(&packet, D::EGRESS);
@@ -87,13 +88,21 @@ pub(crate) fn judge<D: Door>(door: &D) -> u32 {
             D::PASS
         }
         dns::DROP => {
-            bench::settle(desk.case.flow);
+            forget(desk, is_query);
             D::DROP
         }
         remark => {
-            bench::settle(desk.case.flow);
+            forget(desk, is_query);
             door.answer(headers, remark)
         }
+    }
+}
+
+/// A query that does not go on was not asked: the next one like it is no repeat.
+#[inline(always)]
+fn forget(desk: &Desk, is_query: bool) {
+    if is_query {
+        bench::settle(desk.case.flow);
     }
 }
 

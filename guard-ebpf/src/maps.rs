@@ -68,8 +68,9 @@ pub(crate) static SAMPLERS: PerCpuArray<Sampler, 2> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static SAMPLES: RingBuf<Sample, SAMPLE_BYTES> = RingBuf::new();
 
-/// Where a packet is judged. A program has 512 bytes of stack, which is not enough for it; and while one of our programs
-/// runs, no other does on its CPU.
+/// Where a packet is judged: a program has 512 bytes of stack, which is not enough for it. At every hook the kernel has
+/// switched bottom halves off, so that no other of our programs runs on this CPU meanwhile; what a program sends comes by
+/// another hook only after it has ended. (A test run on an old kernel may be interrupted.)
 #[btf_map]
 pub(crate) static DESKS: PerCpuArray<Desk, 1> = PerCpuArray::new();
 
@@ -119,8 +120,8 @@ impl DeviceCounters {
     fn add(self, index: usize, count: u64) {
         let mut index = index;
         // SAFETY: the pointer is that of a live per-CPU slot, the index is masked to its room (where the optimiser, who
-        // knows that it is small, cannot leave the mask out: the verifier does not know), and nothing else runs on this
-        // CPU between the read and the write but, at worst, a program at another hook, which loses one count.
+        // knows that it is small, cannot leave the mask out: the verifier does not know), and no other of our programs
+        // runs on this CPU between the read and the write (see `DESKS`).
         unsafe {
             asm!("{0} &= {1}", inout(reg) index, const COUNTER_ROOM - 1, options(pure, nomem, nostack));
             let counter = (&raw mut (*self.0).0).cast::<u64>().add(index);

@@ -80,8 +80,15 @@ impl<const EGRESS: bool> Door for TcDoor<EGRESS> {
     #[inline(always)]
     fn packets(&self) -> u32 {
         // SAFETY: the context of this call.
-        let segments = unsafe { (*self.0).gso_segs };
-        if segments > 1 { segments } else { 1 }
+        let (segments, size, len) = unsafe { ((*self.0).gso_segs, (*self.0).gso_size, (*self.0).len) };
+        if segments > 1 {
+            segments
+        } else if segments == 0 && size != 0 {
+            // From a guest, which says how long its segments are and not how many.
+            len / size + 1
+        } else {
+            1
+        }
     }
 
     #[inline(always)]

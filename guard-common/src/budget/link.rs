@@ -6,9 +6,12 @@
 //!
 //! | first | what | while the bucket is |
 //! |---|---|---|
-//! | repeat | a query whose source waits for the answer to the same question, or whose key is held | below three quarters |
+//! | repeat | a query whose source waits for the answer to the same question | below three quarters |
 //! | share | a query of a source that has more than its share | below what its share asks for |
-//! | exhausted | any other | empty |
+//! | exhausted | any other | empty, and so is the reserve |
+//!
+//! What is held by a breaker does not come here: it does not leave. The reserve is a second, small bucket for DNS alone,
+//! a sixteenth of the rate: whatever else takes all of the first one, names of sources that ask little still resolve.
 //!
 //! The share is max-min fair without anybody adding up sources: a source may have had, lately, as many packets as the
 //! square of the bucket's level allows (after the dynamic thresholds of Choudhury and Hahne, 1998). Heavy sources draw
@@ -29,6 +32,12 @@ use crate::{
 pub const MAX_LINKS: usize = 16;
 /// Addresses of link-local services.
 pub const MAX_SERVICES: usize = 16;
+
+/// The part of the rate, and of the burst, that the reserve has.
+const RESERVE_RATE: u32 = 16;
+const RESERVE_BURST: u32 = 8;
+/// Packets that a source may always have had lately.
+const SMALL_SHARE: u32 = 2 * PACKET;
 
 /// A link-local service.
 #[repr(u8)]
@@ -76,6 +85,7 @@ impl Service {
 #[derive(Clone, Copy, Debug)]
 pub struct LinkRules {
     rate: Rate,
+    reserve: Rate,
     /// What turns the square of a level (in 1/256 packets squared) into a share (in 1/16 packets), in units of 2^-32.
     share_scale: u64,
     /// The level below which repeats are shed, in sixteenths of a packet.
@@ -96,6 +106,7 @@ impl LinkRules {
     /// No budget on any interface.
     pub const NONE: Self = Self {
         rate: Rate::EMPTY,
+        reserve: Rate::EMPTY,
         share_scale: 0,
         repeat_level: 0,
         last_bytes: 0,
@@ -122,6 +133,7 @@ impl LinkRules {
         let half_level = u64::from(burst) * 8;
         Some(Self {
             rate: Rate::new(limit.into(), 1, burst)?,
+            reserve: Rate::new((limit / RESERVE_RATE).max(1).into(), 1, (burst / RESERVE_BURST).max(1))?,
             share_scale: ((u128::from(standing.max(1)) << 32) / u128::from(half_level * half_level)) as u64,
             repeat_level: u64::from(burst) * 12,
             action: action as u8,
@@ -207,13 +219,12 @@ impl LinkRules {
         None
     }
 
-    /// The share that a source may have at a level, in sixteenths of a packet. Whoever had none lately gets one packet
-    /// for as long as there is one.
+    /// The share that a source may have at a level, in sixteenths of a packet; never less than two packets.
     #[inline(always)]
     pub const fn share_at(&self, level: u64) -> u32 {
         let share = (level * level).wrapping_mul(self.share_scale) >> 32;
-        if share < PACKET as u64 && level >= PACKET as u64 {
-            PACKET
+        if share < SMALL_SHARE as u64 {
+            SMALL_SHARE
         } else if share > u32::MAX as u64 {
             u32::MAX
         } else {
@@ -235,7 +246,8 @@ pub struct LinkBudget {
     pub lock: bpf_spin_lock,
     spare: u32,
     bucket: Bucket,
-    spares: [u64; 6],
+    reserve: Bucket,
+    rest_of_line: [u64; 5],
 }
 
 const _: () = assert!(size_of::<LinkBudget>() == 64);
@@ -247,10 +259,10 @@ impl LinkBudget {
         self.bucket.level(&rules.rate, now_ns)
     }
 
-    /// Takes what a DNS query needs, if it is there.
+    /// Takes what a DNS query needs, if it is there or in the reserve.
     #[inline(always)]
     pub fn take(&mut self, rules: &LinkRules, now_ns: u64, packets: u32) -> bool {
-        self.bucket.take(&rules.rate, now_ns, packets)
+        self.bucket.take(&rules.rate, now_ns, packets) || self.reserve.take(&rules.reserve, now_ns, packets)
     }
 
     /// Takes what a packet needs that is never shed.
@@ -278,7 +290,7 @@ pub fn exceeds_share(limit: u32, mut source: impl FnMut(u32) -> u32, mut zone: i
 }
 
 /// Why a DNS query is shed before the bucket is asked, if it is. `repeats` says whether its source waits for the same
-/// answer already, or its key is held; `exceeds_share` is told what a source may have.
+/// answer already; `exceeds_share` is told what a source may have.
 #[inline(always)]
 pub fn sheds(rules: &LinkRules, level: u64, repeats: bool, exceeds_share: impl FnOnce(u32) -> bool) -> Option<Reason> {
     if repeats && level < rules.repeat_level {

@@ -103,7 +103,8 @@ impl MeterLine {
     }
 
     /// Whether the meter with this tag is in the line.
-    pub fn has(&self, tag: u64) -> bool {
+    #[cfg(test)]
+    pub(super) fn has(&self, tag: u64) -> bool {
         self.meters.iter().any(|meter| meter.tag == tag)
     }
 }

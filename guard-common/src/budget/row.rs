@@ -77,8 +77,10 @@ pub struct Subject {
     pub qtype: u16,
     /// Whether it is leaving.
     pub egress: bool,
-    /// Whether this very packet has been counted on another interface of the node already.
+    /// Whether this very packet has been seen on another interface of the node already.
     pub elsewhere: bool,
+    /// Whether it has been seen on another one in the same direction.
+    pub onward: bool,
 }
 
 /// What narrows a row down; everything that is empty leaves it as wide as it is.
@@ -117,7 +119,7 @@ pub struct Row {
     zone_index: u8,
     spare: u16,
     destinations: Ranges,
-    spares: u32,
+    rest: u32,
 }
 
 const _: () = assert!(size_of::<Row>() == 112);
@@ -144,7 +146,7 @@ impl Row {
             zone_index: 0,
             spare: 0,
             destinations: Ranges::NONE,
-            spares: 0,
+            rest: 0,
         }
     }
 
@@ -199,11 +201,16 @@ impl Row {
         }
         let scope = Scope::from_u8(self.scope);
         // One packet crosses several interfaces. A row that is about some of them counts what it sees there; any other
-        // row counts a packet once.
-        if subject.elsewhere && !names_devices && !matches!(scope, Scope::Interface) {
+        // row counts a packet once, where it sees it first.
+        let counted = if self.incoming != 0 && self.outgoing != 0 {
+            subject.elsewhere
+        } else {
+            subject.onward
+        };
+        if counted && !names_devices && !matches!(scope, Scope::Interface) {
             return None;
         }
-        if self.types[0] != 0 && !self.types.contains(&subject.qtype) {
+        if self.types[0] != 0 && (subject.qtype == 0 || !self.types.contains(&subject.qtype)) {
             return None;
         }
         let zone = if (self.zone_index as usize) < ZONES {

@@ -101,7 +101,9 @@ impl KeyState {
             self.forget_hops();
         }
         if self.phase == TEST && self.admits(hop) {
-            return self.ruling(false, Note::None, now, rules);
+            let mut ruling = self.ruling(false, Note::None, now, rules);
+            ruling.tests = true;
+            return ruling;
         }
         self.hold(Note::None, now, rules)
     }

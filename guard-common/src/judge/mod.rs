@@ -78,6 +78,8 @@ impl Rules {
 pub struct Ruling {
     /// Whether the breaker of its key is open.
     pub held: bool,
+    /// Whether it is let through to see whether the loop is still there.
+    pub tests: bool,
     /// Whether this very query went to a server that already had the question.
     pub recirculates: bool,
     /// What has just changed, if anything.
@@ -174,6 +176,7 @@ impl KeyState {
     fn ruling(&self, held: bool, note: Note, now: Ticks, rules: &Rules) -> Ruling {
         Ruling {
             held,
+            tests: false,
             recirculates: false,
             note,
             held_in_hold: self.held,

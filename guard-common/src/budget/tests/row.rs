@@ -41,6 +41,7 @@ fn subject() -> Subject {
         qtype: 12,
         egress: false,
         elsewhere: false,
+        onward: false,
     }
 }
 
@@ -171,15 +172,29 @@ fn a_zone_is_the_one_it_names_and_a_short_name_has_none() {
 
 #[test]
 fn a_packet_counts_once_unless_a_row_is_about_the_interface() {
-    let seen = Subject {
+    let turned = Subject {
         elsewhere: true,
         ..subject()
     };
-    assert!(tag(&row(Scope::Client), &seen).is_none());
-    assert!(tag(&row(Scope::Interface), &seen).is_some());
+    let onward = Subject { onward: true, ..turned };
+    let both = row(Scope::Client);
+    assert!(tag(&both, &turned).is_none() && tag(&both, &onward).is_none());
+    // A row about one direction has not seen what came the other way.
+    let incoming = Row::new(1, Scope::Client, (true, false), both.rate, Action::Drop, Mode::Enforce);
+    assert!(tag(&incoming, &turned).is_some() && tag(&incoming, &onward).is_none());
+    assert!(tag(&row(Scope::Interface), &onward).is_some());
     let here = row(Scope::Client).with(&Filters {
         devices: [4, 0, 0, 0],
         ..Filters::default()
     });
-    assert!(tag(&here, &seen).is_some());
+    assert!(tag(&here, &onward).is_some());
+}
+
+#[test]
+fn no_type_is_none_of_the_listed_ones() {
+    let filtered = row(Scope::All).with(&Filters {
+        types: [16, 0, 0, 0],
+        ..Filters::default()
+    });
+    assert!(tag(&filtered, &Subject { qtype: 0, ..subject() }).is_none());
 }
