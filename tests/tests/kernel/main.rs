@@ -3,6 +3,7 @@
 
 mod answers;
 mod bench;
+mod budgets;
 mod passes;
 mod state;
 
