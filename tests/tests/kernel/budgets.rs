@@ -396,3 +396,52 @@ fn when_the_lease_is_over_no_budget_counts() -> Result<()> {
     assert_eq!(bench.count(Counter::LeaseOver)?, 9);
     Ok(())
 }
+
+/// A name and a client that are over budget stay so while a million names and a million clients come by once.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_million_names_and_sources_flush_no_heavy_hitter() -> Result<()> {
+    const STRANGERS: u64 = 1_000_000;
+    const BURST: u32 = 20;
+    let by_key = Row::new(1, Scope::Key, BOTH, hourly(BURST)?, Action::Drop, Mode::Enforce);
+    let by_client = Row::new(2, Scope::Client, BOTH, hourly(BURST)?, Action::Drop, Mode::Enforce);
+    let bench = bench(&[by_key, by_client], |_| ())?;
+    let gate = Gate::TcIn;
+    let stranger = query("xxxxxxxxxxxxxxxx.example", "10.0.0.1:40000")?;
+    let mut frame = stranger.frame()?;
+    let message_at = frame.len() - stranger.message()?.len();
+    let name_at = message_at + 13;
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let (mut strangers_passed, mut names_passed, mut clients_passed, mut heavy) = (0, 0, 0, 0);
+    for number in 0..STRANGERS {
+        let name = random();
+        for (nibble, letter) in frame[name_at..name_at + 16].iter_mut().enumerate() {
+            *letter = b'a' + (name >> (nibble * 4) & 0xf) as u8;
+        }
+        let source = random();
+        frame[27..30].copy_from_slice(&source.to_ne_bytes()[..3]);
+        frame[message_at..message_at + 2].copy_from_slice(&source.to_ne_bytes()[3..5]);
+        strangers_passed += u64::from(bench.push(Way::on(IFINDEX), gate, &frame)? == gate.pass());
+        if number % 1_000 == 0 {
+            heavy += 1;
+            let mut famous = frame.clone();
+            famous[name_at..name_at + 16].copy_from_slice(b"the-famous-name-");
+            names_passed += u32::from(bench.push(Way::on(IFINDEX), gate, &famous)? == gate.pass());
+            let mut greedy = frame.clone();
+            greedy[26..30].copy_from_slice(&[192, 0, 2, 66]);
+            greedy[name_at] = b'z';
+            clients_passed += u32::from(bench.push(Way::on(IFINDEX), gate, &greedy)? == gate.pass());
+        }
+    }
+    println!("{names_passed} and {clients_passed} of {heavy} each, {strangers_passed} of {STRANGERS} strangers passed");
+    assert_eq!((names_passed, clients_passed), (BURST, BURST));
+    assert_eq!(strangers_passed, STRANGERS);
+    assert_eq!(bench.count(Counter::Trips)?, 0);
+    Ok(())
+}
