@@ -11,7 +11,7 @@ use aya::{
 use guard_common::{
     abi,
     address::Prefix,
-    budget::{LinkBudget, LinkRules},
+    budget::{LinkBudget, LinkRules, MeterLine},
     counter::{Counter, Counters, RowCount, action_index},
     event::Event,
     judge::Rules,
@@ -389,6 +389,16 @@ impl Bench {
             within: counts.iter().map(|count| count.within).sum(),
             over: counts.iter().map(|count| count.over).sum(),
         })
+    }
+
+    /// Empties the table of buckets and shares.
+    pub(crate) fn forget_meters(&mut self) -> Result<()> {
+        let map = self.ebpf.map_mut(abi::METERS).context("no meters")?;
+        let mut meters = Array::<_, MeterLine>::try_from(map)?;
+        for line in 0..meters.len() {
+            meters.set(line, MeterLine::default(), 0)?;
+        }
+        Ok(())
     }
 
     /// What is left of a link-local budget at this moment, in sixteenths of a packet.

@@ -5,6 +5,7 @@ mod answers;
 mod bench;
 mod budgets;
 mod passes;
+mod rows;
 mod state;
 
 use anyhow::{Context as _, Result, ensure};
