@@ -1,6 +1,6 @@
 //! A copy of the kernel object with maps of its own, and packets put through its programs one at a time.
 
-use std::{env, fs, path::PathBuf};
+use std::{env, fs, net::IpAddr, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
@@ -10,7 +10,7 @@ use aya::{
 };
 use guard_common::{
     abi,
-    address::Prefix,
+    address::{Address, Prefix},
     budget::{LinkBudget, LinkRules, MeterLine},
     counter::{Counter, Counters, RowCount, action_index},
     event::Event,
@@ -90,6 +90,14 @@ impl Gate {
     pub(crate) const fn answer(self) -> u32 {
         if matches!(self, Self::Xdp) { 3 } else { 7 }
     }
+}
+
+/// An address as the kernel has it.
+pub(crate) fn address(ip: IpAddr) -> Address {
+    Address::from_octets(match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
+    })
 }
 
 /// How a frame comes to a gate.
@@ -404,7 +412,9 @@ impl Bench {
     /// What is left of a link-local budget at this moment, in sixteenths of a packet.
     pub(crate) fn link_level(&self, link: u32, rules: &LinkRules, at_ns: u64) -> Result<u64> {
         let map = self.ebpf.map(abi::LINKS).context("no links")?;
-        Ok(Array::<_, LinkBudget>::try_from(map)?.get(&link, 0)?.level(rules, at_ns))
+        Ok(Array::<_, LinkBudget>::try_from(map)?
+            .get(&link, 0)?
+            .level(rules, at_ns))
     }
 
     /// The queries that the programs have shown since the last call.

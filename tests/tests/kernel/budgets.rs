@@ -308,10 +308,7 @@ fn a_budgets_answers_are_limited_for_each_client_and_for_all() -> Result<()> {
         );
         only_budgets_did(
             &bench,
-            &[
-                (Verdict::Answer, total.into()),
-                (Verdict::Drop, 100 - u64::from(total)),
-            ],
+            &[(Verdict::Answer, total.into()), (Verdict::Drop, 100 - u64::from(total))],
         )?;
     }
     Ok(())
@@ -338,7 +335,11 @@ fn an_observing_budget_touches_no_packet_and_counts_what_it_would_do() -> Result
                 })?;
                 let query = query("www.example.com", "192.0.2.1:40000")?;
                 for _ in 0..7 {
-                    assert_eq!(bench.ask(gate, &query)?, untouched(gate, &query)?, "{gate:?} {action:?}");
+                    assert_eq!(
+                        bench.ask(gate, &query)?,
+                        untouched(gate, &query)?,
+                        "{gate:?} {action:?}"
+                    );
                 }
                 assert_eq!(bench.row(0)?, RowCount { within: 2, over: 5 });
                 only_budgets_did(&bench, &[(verdict, 5)])?;

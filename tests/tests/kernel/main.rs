@@ -4,6 +4,7 @@
 mod answers;
 mod bench;
 mod budgets;
+mod link;
 mod passes;
 mod rows;
 mod state;

@@ -3,12 +3,11 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    net::IpAddr,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use guard_common::{
-    address::{Address, Prefix},
+    address::Prefix,
     budget::{Filters, Rate, Row, Scope, Subject, ZONES},
     counter::{Counter, RowCount},
     key::{Key, Secret},
@@ -22,7 +21,7 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner},
 };
 
-use crate::bench::{Bench, Gate, IFINDEX, OTHER_WIRE, SECRET, WIRE, Way, beside_wires, policy_of};
+use crate::bench::{Bench, Gate, IFINDEX, OTHER_WIRE, SECRET, WIRE, Way, address, beside_wires, policy_of};
 
 const DEVICES: [u32; 3] = [IFINDEX, WIRE, OTHER_WIRE];
 const TYPES: [RecordType; 4] = [RecordType::A, RecordType::AAAA, RecordType::PTR, RecordType::ANY];
@@ -123,19 +122,17 @@ fn packets() -> impl Strategy<Value = Sent> {
         prop_oneof![4 => Just(1_u32), 1 => 2..4_u32],
         prop::bool::weighted(0.2),
     )
-        .prop_map(
-            |(gate, device, v6, client, server, name, kind, segments, again)| Sent {
-                gate,
-                device,
-                v6,
-                client,
-                server,
-                name,
-                kind,
-                segments,
-                again,
-            },
-        )
+        .prop_map(|(gate, device, v6, client, server, name, kind, segments, again)| Sent {
+            gate,
+            device,
+            v6,
+            client,
+            server,
+            name,
+            kind,
+            segments,
+            again,
+        })
 }
 
 impl Sent {
@@ -152,18 +149,15 @@ impl Sent {
                 format!("{address}:{port}")
             }
         };
-        let mut query = Query::new(NAMES[self.name], &bracketed(client, 20_000 + number), &bracketed(server, 53))?;
+        let mut query = Query::new(
+            NAMES[self.name],
+            &bracketed(client, 20_000 + number),
+            &bracketed(server, 53),
+        )?;
         query.question.kind = TYPES[self.kind];
         query.id = number.wrapping_mul(40_503);
         Ok(query)
     }
-}
-
-fn address(ip: IpAddr) -> Address {
-    Address::from_octets(match ip {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-        IpAddr::V6(ip) => ip.octets(),
-    })
 }
 
 /// The digest of the last `labels` labels of the name in a frame; 0 if it has fewer, or if none are asked for.
@@ -218,9 +212,16 @@ fn policy(plans: &[Plan], mode: Mode, labels: [u8; ZONES], secret: &Secret) -> R
             filters.destinations = policy.add_ranges(&prefixes).context("no room for ranges")?;
         }
         let rate = Rate::new(1, 3_600, plan.burst).context("no such rate")?;
-        let row = Row::new(index as u64 + 1, plan.scope, plan.directions, rate, plan.action, plan.mode)
-            .by_prefix(plan.bits.0, plan.bits.1)
-            .with(&filters);
+        let row = Row::new(
+            index as u64 + 1,
+            plan.scope,
+            plan.directions,
+            rate,
+            plan.action,
+            plan.mode,
+        )
+        .by_prefix(plan.bits.0, plan.bits.1)
+        .with(&filters);
         ensure!(policy.add_row(row), "no room for a row");
     }
     Ok(policy)
@@ -267,7 +268,11 @@ fn compare(bench: &mut Bench, plans: &[Plan], sent: &[Sent], mode: Mode, labels:
     let policy = policy(plans, mode, labels, &secret)?;
     bench.set_control(|control| control.secret = secret)?;
     bench.set_policy(policy)?;
-    let rows = |bench: &Bench| (0..plans.len() as u32).map(|row| bench.row(row)).collect::<Result<Vec<_>>>();
+    let rows = |bench: &Bench| {
+        (0..plans.len() as u32)
+            .map(|row| bench.row(row))
+            .collect::<Result<Vec<_>>>()
+    };
     let before = rows(bench)?;
     let mut model = Model {
         plans,
@@ -357,7 +362,11 @@ fn any_rows_count_and_decide_in_the_kernel_as_they_do_natively() -> Result<()> {
             Err(TestError::Abort(reason)) => anyhow::bail!("given up: {reason}"),
         }
         let bench = bench.borrow();
-        println!("{} cases, {} queries over the budget of a first row", case.get(), over.get());
+        println!(
+            "{} cases, {} queries over the budget of a first row",
+            case.get(),
+            over.get()
+        );
         assert_eq!(bench.count(Counter::Trips)? + bench.count(Counter::TableFull)?, 0);
         ensure!(over.get() > 0, "no row was ever over budget");
         Ok(())
