@@ -284,6 +284,10 @@ pub fn sheds(rules: &LinkRules, level: u64, repeats: bool, exceeds_share: impl F
     if repeats && level < rules.repeat_level {
         return Some(Reason::Repeat);
     }
+    // There is nothing to have a share of.
+    if level < PACKET as u64 {
+        return Some(Reason::Exhausted);
+    }
     if exceeds_share(rules.share_at(level)) {
         return Some(Reason::Share);
     }

@@ -205,7 +205,7 @@ fn what_is_no_dns_is_never_asked_and_always_charged() {
     for _ in 0..500 {
         interface.budget.charge(&interface.rules, now, 1);
     }
-    assert_eq!(interface.query(1, 1, false, now), Some(Reason::Share));
+    assert_eq!(interface.query(1, 1, false, now), Some(Reason::Exhausted));
     // It owes one more bucket at the most: a quarter of a second later DNS goes on.
     assert_eq!(interface.query(1, 1, false, now + SECOND / 4), None);
 }
@@ -233,7 +233,7 @@ fn the_last_packet_goes_to_who_had_none() {
     assert_eq!(interface.query(1, 1, false, now), None);
     assert_eq!(interface.query(1, 1, false, now), Some(Reason::Share));
     assert_eq!(interface.query(2, 1, false, now), None);
-    assert!(interface.query(3, 1, false, now).is_some());
+    assert_eq!(interface.query(3, 1, false, now), Some(Reason::Exhausted));
 }
 
 #[test]
