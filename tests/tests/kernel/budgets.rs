@@ -446,3 +446,61 @@ fn a_million_names_and_sources_flush_no_heavy_hitter() -> Result<()> {
     assert_eq!(bench.count(Counter::Trips)?, 0);
     Ok(())
 }
+
+/// The row keeps its buckets while its rate changes, or while it is gone: a bucket is a moment in units of the rate,
+/// and under another rate it may be any moment.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_policy_that_changes_leaves_no_bucket_wedged() -> Result<()> {
+    let rates = [
+        (100, 1, 5),
+        (1_000_000, 1, 10_000),
+        (10, 3_600, 20),
+        (10_000, 1, 1_000),
+        (100_000_000, 1, 1_000_000),
+        (1, 1, 1),
+        (1_000, 1, 100),
+        (250_000, 1, 3_000),
+    ];
+    let frame = query("www.example.com", "192.0.2.1:40000")?.frame()?;
+    let gate = Gate::TcIn;
+    let mut bench = bench(&[], |_| ())?;
+    let mut policy = policy_of(Mode::Enforce, Action::Drop);
+    policy.rapid_ticks = 0;
+    let bare = policy;
+    for (packets, seconds, burst) in rates.into_iter().chain(rates.into_iter().rev()) {
+        let rate = Rate::new(packets, seconds, burst).context("no such rate")?;
+        policy = bare;
+        policy.add_row(Row::new(1, Scope::Key, BOTH, rate, Action::Drop, Mode::Enforce));
+        for _ in 0..2 {
+            let before = bench.row(0)?;
+            let since = monotonic()?;
+            bench.set_policy(policy)?;
+            bench.push(Way::on(IFINDEX).times(MANY), gate, &frame)?;
+            let refills = rate.fill_ns() < 5_000_000_000;
+            // It owes one more bucket at the most.
+            let patience = since + Duration::from_nanos(2 * rate.fill_ns()) + Duration::from_secs(1);
+            while refills && bench.row(0)?.within == before.within {
+                ensure!(monotonic()? < patience, "{rate:?}: nothing passes");
+                bench.push(Way::on(IFINDEX).times(100), gate, &frame)?;
+            }
+            let within = bench.row(0)?.within - before.within;
+            // The kernel's coarse clock moves in steps of up to 10 ms.
+            let elapsed = monotonic()? - since + Duration::from_millis(10);
+            let most = f64::from(burst) + packets as f64 / f64::from(seconds) * elapsed.as_secs_f64() * 1.001 + 1.0;
+            ensure!(within as f64 <= most, "{rate:?}: {within} within, {most} at the most");
+
+            let counted = bench.row(0)?;
+            bench.set_policy(bare)?;
+            for _ in 0..3 {
+                assert_eq!(
+                    bench.push(Way::on(IFINDEX), gate, &frame)?,
+                    gate.pass(),
+                    "without the row"
+                );
+            }
+            assert_eq!(bench.row(0)?, counted, "the row is gone");
+        }
+    }
+    Ok(())
+}

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use etherparse::PacketBuilder;
 use guard_common::{
     budget::{LinkRules, Service},
@@ -21,7 +21,7 @@ use guard_tests::{
 };
 use nix::time::{ClockId, clock_gettime};
 
-use crate::bench::{Bench, Gate, OTHER_WIRE, Outcome, WIRE, Way, address, beside_wires};
+use crate::bench::{Bench, Gate, OTHER_WIRE, Outcome, WIRE, Way, address, beside_wires, policy_of};
 
 const DNS_V4: &str = "169.254.169.253";
 const DNS_V6: &str = "fd00:ec2::253";
@@ -404,7 +404,7 @@ fn repeats_go_first_then_who_has_more_than_a_share_then_everybody() -> Result<()
         ensure!(passed > 1, "a share is more than one packet here");
         assert_eq!(link.bench.counters_of(WIRE)?.action(Verdict::Drop, Reason::Share), 1);
         assert_eq!(last.envelope.source, refused.envelope.source);
-        let mut aside = sweeper.clone();
+        let mut aside = sweeper;
         aside.question = Question::new("www.other.org", RecordType::A)?;
         assert_eq!(link.ask(WIRE, &aside)?, GATE.pass(), "another zone of the same source");
         let newcomer = link.newcomer("new.sweep.example")?;
@@ -600,6 +600,44 @@ fn a_held_query_does_not_leave_and_is_not_charged() -> Result<()> {
             Ok(())
         })?;
         assert_eq!((charged, link.counted(WIRE, Service::Dns)?), (0, before));
+        Ok(())
+    })
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_new_limit_finds_no_bucket_wedged() -> Result<()> {
+    beside_wires(|| {
+        let mut link = Link::new(|_| ())?;
+        let mut policy = policy_of(Mode::Enforce, Action::Drop);
+        for (limit, burst) in [
+            (2, 100_000),
+            (900, 112),
+            (100_000, 100_000),
+            (900, 112),
+            (5, 5),
+            (1_024, 1_024),
+        ] {
+            let mut rules = LinkRules::new(limit, burst, Action::Drop, Mode::Enforce).context("no such limit")?;
+            rules.add_service(address(DNS_V4.parse()?), Service::Dns);
+            rules.add_service(address("169.254.169.254".parse()?), Service::Imds);
+            rules.add_device(WIRE);
+            policy.link = rules;
+            link.bench.set_policy(policy)?;
+            // It owes one more bucket at the most, and a newcomer needs one packet in it.
+            let patience = Duration::from_secs(1) + Duration::from_nanos(2 * rules.rate().fill_ns());
+            let since = Instant::now();
+            let newcomer = link.newcomer("www.example")?;
+            while link.ask(WIRE, &newcomer)? != GATE.pass() {
+                ensure!(
+                    since.elapsed() < patience,
+                    "{limit} a second, {burst} at once: nothing passes"
+                );
+            }
+            link.charge(WIRE, 2 * burst)?;
+            link.bench.set_policy(policy_of(Mode::Enforce, Action::Drop))?;
+            assert_eq!(link.ask(WIRE, &newcomer)?, GATE.pass(), "without the budget");
+        }
         Ok(())
     })
 }

@@ -15,7 +15,6 @@ use guard_common::{
     question::{Message, Question},
 };
 use guard_tests::{frame::Query, question::RecordType};
-use nix::time::{ClockId, clock_gettime};
 use proptest::{
     prelude::*,
     test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner},
