@@ -98,10 +98,11 @@ pub(crate) fn judge<D: Door>(door: &D) -> u32 {
     }
 }
 
-/// A query that does not go on was not asked: the next one like it is no repeat.
+/// A query that does not go on was not asked: the next one like it is no repeat. What is shed for being a repeat may be
+/// that of one that was.
 #[inline(always)]
 fn forget(desk: &Desk, is_query: bool) {
-    if is_query {
+    if is_query && !matches!(desk.shed.reason, Reason::Repeat) {
         bench::settle(desk.case.flow);
     }
 }

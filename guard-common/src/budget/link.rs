@@ -86,8 +86,10 @@ impl Service {
 pub struct LinkRules {
     rate: Rate,
     reserve: Rate,
-    /// What turns the square of a level (in 1/256 packets squared) into a share (in 1/16 packets), in units of 2^-32.
-    share_scale: u64,
+    /// The share at a full bucket, in sixteenths of a packet.
+    full_share: u64,
+    /// The level of a full bucket, in sixteenths of a packet.
+    full_level: u64,
     /// The level below which repeats are shed, in sixteenths of a packet.
     repeat_level: u64,
     /// Of each service's last byte, its lower six bits: what is not in here goes to none of them.
@@ -107,7 +109,8 @@ impl LinkRules {
     pub const NONE: Self = Self {
         rate: Rate::EMPTY,
         reserve: Rate::EMPTY,
-        share_scale: 0,
+        full_share: 0,
+        full_level: 1,
         repeat_level: 0,
         last_bytes: 0,
         services: [Address([0; 4]); MAX_SERVICES],
@@ -130,11 +133,12 @@ impl LinkRules {
         // half full: the other half is for whoever comes next.
         let half_ns = 1_u64 << (Ticks::SHIFT + SHARE_HALF_SHIFT);
         let standing = u64::from(limit) * u64::from(PACKET) * half_ns / 693_147_181;
-        let half_level = u64::from(burst) * 8;
         Some(Self {
             rate: Rate::new(limit.into(), 1, burst)?,
             reserve: Rate::new((limit / RESERVE_RATE).max(1).into(), 1, (burst / RESERVE_BURST).max(1))?,
-            share_scale: ((u128::from(standing.max(1)) << 32) / u128::from(half_level * half_level)) as u64,
+            // The share goes with the square of the level.
+            full_share: standing * 4,
+            full_level: u64::from(burst) * u64::from(PACKET),
             repeat_level: u64::from(burst) * 12,
             action: action as u8,
             observes: matches!(mode, Mode::Observe) as u8,
@@ -221,8 +225,9 @@ impl LinkRules {
 
     /// The share that a source may have at a level, in sixteenths of a packet; never less than two packets.
     #[inline(always)]
-    pub const fn share_at(&self, level: u64) -> u32 {
-        let share = (level * level).wrapping_mul(self.share_scale) >> 32;
+    pub fn share_at(&self, level: u64) -> u32 {
+        let filled = (level << 16).checked_div(self.full_level).unwrap_or(0);
+        let share = (filled * filled).wrapping_mul(self.full_share) >> 32;
         if share < SMALL_SHARE as u64 {
             SMALL_SHARE
         } else if share > u32::MAX as u64 {

@@ -1,25 +1,27 @@
 //! A copy of the kernel object with maps of its own, and packets put through its programs one at a time.
 
-use std::{env, fs, path::PathBuf};
+use std::{env, fs, net::IpAddr, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use aya::{
-    Ebpf, EbpfLoader, TestRunOptions,
+    Ebpf, EbpfLoader, TestRunOptions, TestRunResult,
     maps::{Array, PerCpuArray, RingBuf},
     programs::{ProgramInfo, SchedClassifier, TestRun as _, Xdp},
 };
 use guard_common::{
     abi,
-    address::Prefix,
-    counter::{Counter, Counters, action_index},
+    address::{Address, Prefix},
+    budget::{LinkBudget, LinkRules, MeterLine},
+    counter::{Counter, Counters, RowCount, action_index},
     event::Event,
     judge::Rules,
     key::Secret,
     policy::{Action, Control, Mode, Policy},
     remedy::{Reason, Verdict},
+    sample::Sample,
     time::ticks_of_ms,
 };
-use guard_tests::frame::Query;
+use guard_tests::{Namespace, frame::Query};
 
 /// The loopback interface, which packets of a test run seem to be on.
 pub(crate) const IFINDEX: u32 = 1;
@@ -36,6 +38,19 @@ const ENOUGH: usize = 40;
 
 /// Room for what comes out.
 const ROOM: usize = 4_096;
+
+/// Interfaces that [`beside_wires`] makes.
+pub(crate) const WIRE: u32 = 20;
+pub(crate) const OTHER_WIRE: u32 = 30;
+
+/// Runs a test in a network of its own, with two interfaces beside `lo` that packets may seem to be on.
+pub(crate) fn beside_wires(test: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+    let namespace = Namespace::new()?;
+    namespace.ip(&format!(
+        "link add wire index {WIRE} type veth peer name other index {OTHER_WIRE}"
+    ))?;
+    namespace.run(test)
+}
 
 /// One of the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +92,63 @@ impl Gate {
     }
 }
 
+/// An address as the kernel has it.
+pub(crate) fn address(ip: IpAddr) -> Address {
+    Address::from_octets(match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
+    })
+}
+
+/// How a frame comes to a gate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way {
+    device: u32,
+    segments: u32,
+    times: u32,
+}
+
+impl Way {
+    /// Once, as one packet, on this interface.
+    pub(crate) const fn on(device: u32) -> Self {
+        Self {
+            device,
+            segments: 1,
+            times: 1,
+        }
+    }
+
+    /// As a GSO packet of so many segments. XDP knows none.
+    pub(crate) const fn in_segments(self, segments: u32) -> Self {
+        Self { segments, ..self }
+    }
+
+    /// So many times in a row; what a program makes of the frame is what comes next.
+    pub(crate) const fn times(self, times: u32) -> Self {
+        Self { times, ..self }
+    }
+
+    /// The program's context, if it is not what a test run makes up.
+    fn context(self, gate: Gate, frame: &[u8]) -> Option<Vec<u8>> {
+        if self.device == IFINDEX && self.segments == 1 {
+            return None;
+        }
+        let words = |words: &[(usize, u32)], len: usize| {
+            let mut context = vec![0; len];
+            for (at, word) in words {
+                context[*at..at + 4].copy_from_slice(&word.to_ne_bytes());
+            }
+            Some(context)
+        };
+        // `data_end` and `ingress_ifindex` of `struct xdp_md`, `ifindex` and `gso_segs` of `struct __sk_buff`
+        // (include/uapi/linux/bpf.h).
+        match gate {
+            Gate::Xdp => words(&[(4, frame.len() as u32), (12, self.device)], 24),
+            Gate::TcIn | Gate::TcOut => words(&[(40, self.device), (164, self.segments)], 192),
+        }
+    }
+}
+
 /// What became of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
@@ -98,6 +170,8 @@ pub(crate) struct Cut {
 pub(crate) struct Bench {
     ebpf: Ebpf,
     events: RingBuf<aya::maps::MapData>,
+    samples: RingBuf<aya::maps::MapData>,
+    control: Control,
 }
 
 /// Enforces, answers everybody in 192.0.2.0/24, 127.0.0.0/8 and 2001:db8::/32, looks at ports 53 and 8600.
@@ -165,52 +239,59 @@ impl Bench {
             }
         }
         let events = RingBuf::try_from(ebpf.take_map(abi::EVENTS).context("no events")?)?;
-        let mut bench = Self { ebpf, events };
-        let mut policy = policy();
-        change(&mut policy);
-        bench.set_policy(policy)?;
-        bench.set_lease(u64::MAX)?;
-        Ok(bench)
-    }
-
-    pub(crate) fn set_policy(&mut self, policy: Policy) -> Result<()> {
-        let map = self.ebpf.map_mut(abi::POLICIES).context("no policies")?;
-        Ok(Array::<_, Policy>::try_from(map)?.set(0, policy, 0)?)
-    }
-
-    /// Lets the agent be silent from this moment of the monotonic clock on.
-    pub(crate) fn set_lease(&mut self, lease_until_ns: u64) -> Result<()> {
+        let samples = RingBuf::try_from(ebpf.take_map(abi::SAMPLES).context("no samples")?)?;
         let control = Control {
-            lease_until_ns,
+            lease_until_ns: u64::MAX,
             active: 0,
-            generation: 1,
+            generation: 0,
             secret: SECRET,
             sample_quota: 8,
             spare: 0,
         };
+        let mut bench = Self {
+            ebpf,
+            events,
+            samples,
+            control,
+        };
+        let mut policy = policy();
+        change(&mut policy);
+        bench.set_policy(policy)?;
+        Ok(bench)
+    }
+
+    /// Puts a policy in force as the agent does: into the slot that is not in use, which is used from then on.
+    pub(crate) fn set_policy(&mut self, policy: Policy) -> Result<()> {
+        let map = self.ebpf.map_mut(abi::POLICIES).context("no policies")?;
+        let slot = self.control.active ^ 1;
+        Array::<_, Policy>::try_from(map)?.set(slot, policy, 0)?;
+        self.set_control(|control| {
+            control.active = slot;
+            control.generation += 1;
+        })
+    }
+
+    /// Changes what is read first.
+    pub(crate) fn set_control(&mut self, change: impl FnOnce(&mut Control)) -> Result<()> {
+        change(&mut self.control);
         let map = self.ebpf.map_mut(abi::CONTROL).context("no control")?;
-        Ok(Array::<_, Control>::try_from(map)?.set(0, control, 0)?)
+        Ok(Array::<_, Control>::try_from(map)?.set(0, self.control, 0)?)
+    }
+
+    /// Lets the agent be silent from this moment of the monotonic clock on.
+    pub(crate) fn set_lease(&mut self, lease_until_ns: u64) -> Result<()> {
+        self.set_control(|control| control.lease_until_ns = lease_until_ns)
     }
 
     /// Puts one frame through a program.
-    pub(crate) fn run(&mut self, gate: Gate, frame: &[u8]) -> Result<Outcome> {
+    pub(crate) fn run(&self, gate: Gate, frame: &[u8]) -> Result<Outcome> {
+        self.run_by(Way::on(IFINDEX), gate, frame)
+    }
+
+    /// Puts a frame through a program.
+    pub(crate) fn run_by(&self, way: Way, gate: Gate, frame: &[u8]) -> Result<Outcome> {
         let mut out = vec![0; ROOM];
-        let options = || TestRunOptions {
-            data_in: Some(frame),
-            ..TestRunOptions::default()
-        };
-        let program = self.ebpf.program_mut(gate.program()).context("no such program")?;
-        let result = if gate == Gate::Xdp {
-            <&mut Xdp>::try_from(program)?.test_run(TestRunOptions {
-                data_out: Some(&mut out),
-                ..options()
-            })?
-        } else {
-            <&mut SchedClassifier>::try_from(program)?.test_run(TestRunOptions {
-                data_out: Some(&mut out),
-                ..options()
-            })?
-        };
+        let result = self.program(gate)?.test_run(way, frame, Some(&mut out))?;
         out.truncate(result.data_size_out as usize);
         Ok(Outcome {
             returned: result.return_value,
@@ -218,8 +299,18 @@ impl Bench {
         })
     }
 
+    /// The same, without a look at what the frame has become: what the program returns.
+    pub(crate) fn push(&self, way: Way, gate: Gate, frame: &[u8]) -> Result<u32> {
+        self.program(gate)?.push(way, frame)
+    }
+
+    pub(crate) fn program(&self, gate: Gate) -> Result<Program<'_>> {
+        let program = self.ebpf.program(gate.program()).context("no such program")?;
+        Ok(Program { gate, program })
+    }
+
     /// Puts a query through a program.
-    pub(crate) fn ask(&mut self, gate: Gate, query: &Query) -> Result<Outcome> {
+    pub(crate) fn ask(&self, gate: Gate, query: &Query) -> Result<Outcome> {
         self.run(gate, &query.frame()?)
     }
 
@@ -265,12 +356,17 @@ impl Bench {
         anyhow::bail!("{gate:?}: {query:?} went round {most} times")
     }
 
-    /// The counters of the interface, of all CPUs.
+    /// The counters of the loopback interface, of all CPUs.
     pub(crate) fn counters(&self) -> Result<Counters> {
+        self.counters_of(IFINDEX)
+    }
+
+    /// The counters of an interface, of all CPUs.
+    pub(crate) fn counters_of(&self, ifindex: u32) -> Result<Counters> {
         let map = self.ebpf.map(abi::COUNTERS).context("no counters")?;
         let map = PerCpuArray::<_, Counters>::try_from(map)?;
         let mut total = Counters::default();
-        for counters in map.get(&abi::device_slot(IFINDEX), 0)?.iter() {
+        for counters in map.get(&abi::device_slot(ifindex), 0)?.iter() {
             total
                 .0
                 .iter_mut()
@@ -288,6 +384,48 @@ impl Bench {
         Ok(self.counters()?.0[action_index(verdict, reason)])
     }
 
+    /// What a row counted, CPU by CPU.
+    pub(crate) fn row_by_cpu(&self, row: u32) -> Result<Vec<RowCount>> {
+        let map = self.ebpf.map(abi::ROWS).context("no rows")?;
+        Ok(PerCpuArray::<_, RowCount>::try_from(map)?.get(&row, 0)?.to_vec())
+    }
+
+    /// What a row counted, on all CPUs.
+    pub(crate) fn row(&self, row: u32) -> Result<RowCount> {
+        let counts = self.row_by_cpu(row)?;
+        Ok(RowCount {
+            within: counts.iter().map(|count| count.within).sum(),
+            over: counts.iter().map(|count| count.over).sum(),
+        })
+    }
+
+    /// Empties the table of buckets and shares.
+    pub(crate) fn forget_meters(&mut self) -> Result<()> {
+        let map = self.ebpf.map_mut(abi::METERS).context("no meters")?;
+        let mut meters = Array::<_, MeterLine>::try_from(map)?;
+        for line in 0..meters.len() {
+            meters.set(line, MeterLine::default(), 0)?;
+        }
+        Ok(())
+    }
+
+    /// What is left of a link-local budget at this moment, in sixteenths of a packet.
+    pub(crate) fn link_level(&self, link: u32, rules: &LinkRules, at_ns: u64) -> Result<u64> {
+        let map = self.ebpf.map(abi::LINKS).context("no links")?;
+        Ok(Array::<_, LinkBudget>::try_from(map)?
+            .get(&link, 0)?
+            .level(rules, at_ns))
+    }
+
+    /// The queries that the programs have shown since the last call.
+    pub(crate) fn samples(&mut self) -> Result<Vec<Sample>> {
+        let mut samples = Vec::new();
+        while let Some(entry) = self.samples.next() {
+            samples.push(Sample::read(&entry).context("an entry that is no sample")?);
+        }
+        Ok(samples)
+    }
+
     /// What the programs have told since the last call.
     pub(crate) fn events(&mut self) -> Result<Vec<Event>> {
         let mut events = Vec::new();
@@ -298,9 +436,38 @@ impl Bench {
     }
 
     pub(crate) fn verified_instructions(&self, gate: Gate) -> Result<Option<u32>> {
-        let program = self.ebpf.program(gate.program()).context("no such program")?;
-        let info: ProgramInfo = program.info()?;
+        let info: ProgramInfo = self.program(gate)?.program.info()?;
         Ok(info.verified_instruction_count())
+    }
+}
+
+/// One program of a bench; threads can share it.
+#[derive(Clone, Copy)]
+pub(crate) struct Program<'a> {
+    gate: Gate,
+    program: &'a aya::programs::Program,
+}
+
+impl Program<'_> {
+    /// Puts a frame through it; what it returns.
+    pub(crate) fn push(self, way: Way, frame: &[u8]) -> Result<u32> {
+        Ok(self.test_run(way, frame, None)?.return_value)
+    }
+
+    fn test_run(self, way: Way, frame: &[u8], out: Option<&mut [u8]>) -> Result<TestRunResult> {
+        let context = way.context(self.gate, frame);
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: out,
+            ctx_in: context.as_deref(),
+            repeat: way.times,
+            ..TestRunOptions::default()
+        };
+        Ok(if self.gate == Gate::Xdp {
+            <&Xdp>::try_from(self.program)?.test_run(options)?
+        } else {
+            <&SchedClassifier>::try_from(self.program)?.test_run(options)?
+        })
     }
 }
 

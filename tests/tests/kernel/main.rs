@@ -3,7 +3,12 @@
 
 mod answers;
 mod bench;
+mod budgets;
+mod hygiene;
+mod link;
 mod passes;
+mod rows;
+mod samples;
 mod state;
 
 use anyhow::{Context as _, Result, ensure};

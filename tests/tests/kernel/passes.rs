@@ -144,7 +144,7 @@ fn headers_that_contradict_themselves_pass_and_are_counted() -> Result<()> {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn a_frame_cut_anywhere_passes_unchanged() -> Result<()> {
-    let mut bench = Bench::new(|_| ())?;
+    let bench = Bench::new(|_| ())?;
     for (query, ip_end) in [(v4()?, 34), (v6()?, 54)] {
         let frame = query.frame()?;
         // The question needs to be there; the OPT record after it need not.
@@ -246,7 +246,7 @@ fn responses_pass_and_are_counted() -> Result<()> {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn queries_behind_options_tags_and_extension_headers_are_read() -> Result<()> {
-    let mut bench = Bench::new(|_| ())?;
+    let bench = Bench::new(|_| ())?;
     let mut number = 0;
     for (mut query, counter) in [(v4()?, Counter::QueriesV4), (v6()?, Counter::QueriesV6)] {
         for vlans in [&[][..], &[7], &[7, 8]] {
