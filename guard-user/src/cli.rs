@@ -24,7 +24,7 @@ Exit codes:
   2  bad usage or bad configuration: nothing was touched";
 
 const ABOUT: &str = "\
-Cuts DNS query loops in the kernel and tells which hops form them.
+Cuts DNS query loops and storms in the kernel and tells who makes them.
 
 dnsguard reads DNS headers at the network interfaces. When a query goes round between forwarders it answers or drops \
 that one query, and every other name keeps resolving. It watches before it acts: without --mode enforce it detects and \

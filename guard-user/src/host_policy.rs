@@ -1,7 +1,7 @@
 //! The part of a policy that hangs on the host: addresses come and go while the agent runs.
 
 use anyhow::Context as _;
-use guard_common::policy::Mode;
+use guard_common::{key::Secret, policy::Mode};
 use tracing::warn;
 
 use crate::{
@@ -25,9 +25,11 @@ impl HostPolicy {
     ///
     /// # Errors
     ///
-    /// Addresses cannot be read, or an interface with a link-local budget has none.
+    /// Addresses cannot be read, or what the configuration says does not fit the host.
     pub(crate) fn new(config: &Config, devices: Vec<Device>) -> anyhow::Result<Self> {
         let facts = Self::gather(config, &devices)?;
+        // Whatever the kernel's secret will be.
+        config.policy(&facts, &Secret::default())?;
         Ok(Self {
             config: config.clone(),
             devices,

@@ -79,10 +79,13 @@ async fn serve(config: &Config, format: EventFormat, object: Option<&Path>) -> a
     let with_drivers = devices.iter().filter(|device| !device.loopback);
     let with_drivers = with_drivers.map(|device| device.name.clone()).collect();
 
+    // So is what does not fit this host.
+    let host = HostPolicy::new(config, devices)?;
+
     let (mut datapath, mut kernel) = Datapath::open(config, object)?;
     let mut output = Output::new(format);
     let snapshot = Arc::new(Mutex::new(Snapshot::default()));
-    let started = match start(config, devices, &mut datapath, &mut kernel, &mut output, &snapshot) {
+    let started = match start(config, host, &mut datapath, &mut kernel, &mut output, &snapshot) {
         Ok(started) => started,
         Err(error) => {
             datapath.detach()?;
@@ -164,13 +167,12 @@ struct Started {
 /// Puts the policy in force, attaches everywhere and tells of each choice. It fails if nothing could be attached at all.
 fn start(
     config: &Config,
-    devices: Vec<Device>,
+    host: HostPolicy,
     datapath: &mut Datapath,
     kernel: &mut Kernel,
     output: &mut Output,
     snapshot: &Mutex<Snapshot>,
 ) -> anyhow::Result<Started> {
-    let host = HostPolicy::new(config, devices)?;
     let compiled = host.compile(kernel)?;
     kernel.clear_rows()?;
     // In this order: a policy of long ago must not come back to life with the lease.

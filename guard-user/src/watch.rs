@@ -33,6 +33,8 @@ pub(crate) struct Watch {
     counts: Vec<BudgetTotal>,
     /// Interface index and name of each link-local budget.
     links: BTreeMap<u32, String>,
+    /// What all of them counted.
+    link_total: BudgetTotal,
     link_limit: f64,
     rules: Vec<Rule>,
     /// Names to show of each kind.
@@ -110,6 +112,7 @@ impl Watch {
             rows: compiled.rows.clone(),
             counts: vec![BudgetTotal::default(); config.budgets.len()],
             links,
+            link_total: BudgetTotal::default(),
             link_limit: config
                 .link_local
                 .as_ref()
@@ -147,9 +150,13 @@ impl Watch {
             };
             self.storms.on_count(Shedder::Budget(place), count, now_ns);
         }
+        self.link_total = BudgetTotal::default();
         for (ifindex, counters) in devices {
             if self.links.contains_key(ifindex) {
-                self.storms.on_link(*ifindex, &LinkCount::of(counters), now_ns);
+                let count = LinkCount::of(counters);
+                self.storms.on_link(*ifindex, &count, now_ns);
+                self.link_total.within += count.within();
+                self.link_total.over += count.over();
             }
         }
         for rule in &self.rules {

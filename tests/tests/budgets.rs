@@ -317,6 +317,69 @@ fn observing_a_budget_counts_and_names_and_touches_nothing() -> Result<()> {
 
 #[test]
 #[ignore = "needs root and real resolvers: cargo xtask test"]
+fn a_budget_that_watches_does_not_stand_in_the_way_of_one_that_acts() -> Result<()> {
+    let _machine = MACHINE.lock();
+    let [host, outside] = site()?;
+    let toml = "[[budget]]\nname = 'watched'\nscope = 'client'\ndirection = 'in'\nlimit = '1/h'\nburst = 2\naction = 'count'\n\
+        [[budget]]\nname = 'held'\nscope = 'all'\ndirection = 'in'\nlimit = '1/h'\nburst = 9\n";
+    let guard = ready(&host, Mode::Enforce, toml)?;
+    let server = host.udp(at(HOST)?)?;
+    server.set_read_timeout(Some(MOMENT))?;
+    send(&client_on(&outside, ONE)?, HOST, "example.", RecordType::A, 50, MOMENT)?;
+    assert_eq!(received(&server).len(), 9);
+    for (budget, over) in [("watched", 48), ("held", 41)] {
+        let labels = [format!("budget=\"{budget}\""), "result=\"over\"".to_owned()];
+        let labels = labels.each_ref().map(String::as_str);
+        assert_eq!(
+            guard.wait_counter("dnsguard_budget_packets_total", &labels, over, PATIENCE)?,
+            over
+        );
+    }
+    guard.stop()
+}
+
+/// A host that forwards: what comes in by one guarded interface and leaves by another is counted in either direction,
+/// once.
+#[test]
+#[ignore = "needs root and real resolvers: cargo xtask test"]
+fn what_is_forwarded_is_counted_once_in_each_direction() -> Result<()> {
+    let _machine = MACHINE.lock();
+    let [host, outside] = site()?;
+    let pods = Namespace::new()?;
+    veth::veth(&host, &pods, "pods0", &[("10.54.0.1/24", "10.54.0.2/24")])?;
+    host.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1"))?;
+    pods.ip("route add default via 10.54.0.1")?;
+    outside.ip(&format!("route add 10.54.0.0/24 via {HOST}"))?;
+    let budgets = [("in", "in"), ("out", "out"), ("both", "both")]
+        .map(|(name, direction)| {
+            format!("[[budget]]\nname = '{name}'\nscope = 'client'\ndirection = '{direction}'\nlimit = 1000\ntypes = ['A']\nzones = ['{name}.example']\n")
+        })
+        .concat();
+    let options = GuardOptions {
+        mode: Mode::Enforce,
+        extra_toml: budgets,
+        ..GuardOptions::enforce(&[WIRE, "pods0"])
+    };
+    let guard = Guard::start(&host, &options)?;
+    guard.wait_ready(START)?;
+    let server = outside.udp(at(ONE)?)?;
+    server.set_read_timeout(Some(MOMENT))?;
+    let pod = client_on(&pods, "10.54.0.2")?;
+    for name in ["in", "out", "both"] {
+        send(&pod, ONE, &format!("{name}.example."), RecordType::A, 20, MOMENT)?;
+        assert_eq!(received(&server).len(), 20);
+    }
+    for name in ["in", "out", "both"] {
+        let labels = [format!("budget=\"{name}\""), "result=\"within\"".to_owned()];
+        let labels = labels.each_ref().map(String::as_str);
+        let counted = guard.wait_counter("dnsguard_budget_packets_total", &labels, 20, PATIENCE)?;
+        assert_eq!(counted, 20, "{name}");
+    }
+    guard.stop()
+}
+
+#[test]
+#[ignore = "needs root and real resolvers: cargo xtask test"]
 fn dns_leaves_only_to_listed_resolvers_and_only_from_own_addresses() -> Result<()> {
     let _machine = MACHINE.lock();
     let toml = format!("[hygiene]\nresolvers = ['{ONE}/32']\nsources = ['own']\n");

@@ -2,9 +2,9 @@
 
 use std::{fmt, net::IpAddr};
 
-use guard_common::policy::Mode;
+use guard_common::{hygiene::MAX_DEVICES, policy::Mode};
 
-use super::{Cidr, MODES, mode_word, section::Section};
+use super::{Cidr, MODES, interface_name, mode_word, section::Section};
 
 /// The rules; each is off while its list is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(crate) struct Hygiene {
     pub(crate) sources: Vec<Source>,
     /// Only these are given recursion.
     pub(crate) recursion: Vec<Cidr>,
+    /// The interfaces that the rules are about, at most [`guard_common::hygiene::MAX_DEVICES`]; none is all.
+    pub(crate) interfaces: Vec<String>,
     /// A mode of their own; they never do more than the mode of the whole.
     pub(crate) mode: Option<Mode>,
 }
@@ -58,8 +60,16 @@ pub(super) fn hygiene(section: &mut Section<'_>) -> (Hygiene, Vec<(usize, usize)
         resolvers: resolvers.unwrap_or_default(),
         sources: sources.unwrap_or_default(),
         recursion: recursion.unwrap_or_default(),
+        interfaces: section.texts("interfaces", interface_name).unwrap_or_default(),
         mode: section.choice("mode", &MODES),
     };
+    let count = hygiene.interfaces.len();
+    if count > MAX_DEVICES {
+        section.refuse(
+            "interfaces",
+            &format!("has {count} interfaces; allowed: {MAX_DEVICES} at most, or none for all"),
+        );
+    }
     let lengths = [
         ("resolvers", hygiene.resolvers.len()),
         ("sources", hygiene.sources.len()),
@@ -95,6 +105,9 @@ impl fmt::Display for Hygiene {
             .map(|(rule, list)| format!("{rule} {}", list.join(", ")))
             .collect();
         write!(f, "hygiene: {}", rules.join("; "))?;
+        if !self.interfaces.is_empty() {
+            write!(f, " on {}", self.interfaces.join(", "))?;
+        }
         match self.mode {
             Some(mode) => write!(f, " ({})", mode_word(mode)),
             None => Ok(()),
@@ -123,11 +136,12 @@ mod tests {
             resolvers: vec!["10.0.0.2/32".parse().unwrap()],
             sources: vec![Source::Own],
             recursion: Vec::new(),
+            interfaces: vec!["eth0".to_owned()],
             mode: Some(Mode::Observe),
         };
         assert_eq!(
             hygiene.to_string(),
-            "hygiene: DNS leaves only to 10.0.0.2/32; DNS leaves only from own addresses (observe)"
+            "hygiene: DNS leaves only to 10.0.0.2/32; DNS leaves only from own addresses on eth0 (observe)"
         );
     }
 }

@@ -147,6 +147,9 @@ impl Config {
         hygiene.resolvers = add_ranges(&mut policy, &self.hygiene.resolvers)?;
         hygiene.sources = add_ranges(&mut policy, &sources)?;
         hygiene.recursion = add_ranges(&mut policy, &self.hygiene.recursion)?;
+        for (slot, device) in hygiene.devices.iter_mut().zip(&self.hygiene.interfaces) {
+            *slot = ifindex(facts, "hygiene", device)?;
+        }
         policy.hygiene = hygiene;
 
         let mut plans = Vec::new();

@@ -311,8 +311,8 @@ impl fmt::Display for Event {
 
 const fn promise(mode: Mode) -> &'static str {
     match mode {
-        Mode::Observe => "observe mode, loops are told and no packet is touched",
-        Mode::Enforce => "enforce mode, looped queries are answered or dropped",
+        Mode::Observe => "observe mode, loops and storms are told and no packet is touched",
+        Mode::Enforce => "enforce mode, looped queries and what is over budget are answered or dropped",
     }
 }
 

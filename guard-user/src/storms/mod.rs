@@ -281,11 +281,20 @@ impl LinkCount {
         self.passed.iter().sum()
     }
 
+    /// Packets that the budget had room for.
+    pub(crate) fn within(&self) -> u64 {
+        self.passed().saturating_sub(self.would_shed.iter().sum())
+    }
+
+    /// Packets that it had no room for, whether they went on or not.
+    pub(crate) fn over(&self) -> u64 {
+        self.shed.iter().chain(&self.would_shed).sum()
+    }
+
     fn count(&self) -> Count {
-        let shed: u64 = self.shed.iter().sum();
         Count {
-            offered: self.passed() + shed,
-            over: shed + self.would_shed.iter().sum::<u64>(),
+            offered: self.passed() + self.shed.iter().sum::<u64>(),
+            over: self.over(),
         }
     }
 }

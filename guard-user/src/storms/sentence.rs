@@ -48,10 +48,10 @@ pub(super) fn over(event: &OverBudget, scope: Scope, shedder: Shedder) -> String
     let meaning = if is_observed {
         match shedder {
             Shedder::Link(_) if *offered_per_second > AWS_LIMIT => {
-                "; nothing was, because the mode is observe, and AWS drops what is above 1024 packets/s, IMDS and time \
+                "; nothing was, because it only watches, and AWS drops what is above 1024 packets/s, IMDS and time \
                  service with it"
             }
-            _ => "; nothing was, because the mode is observe",
+            _ => "; nothing was, because it only watches",
         }
     } else {
         match shedder {
@@ -172,12 +172,12 @@ mod tests {
             "{told}"
         );
         assert!(
-            told.contains("nothing was, because the mode is observe, and AWS drops"),
+            told.contains("nothing was, because it only watches, and AWS drops"),
             "{told}"
         );
         let told = over(&event(Mode::Observe), Scope::Client, Shedder::Budget(0));
         assert!(
-            told.contains("900 packets/s for each client on eth0") && told.ends_with("is observe"),
+            told.contains("900 packets/s for each client on eth0") && told.ends_with("it only watches"),
             "{told}"
         );
     }

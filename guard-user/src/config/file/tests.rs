@@ -72,6 +72,7 @@ fn every_key_is_read() {
         [answer]\naction = 'drop'\nrcode = 'NXDOMAIN'\nper_client = 1\nper_hold = 2\ntrusted = ['10.0.0.0/8']\n\
         [lease]\nseconds = 5\n[metrics]\nlisten = ''\ntop = 3\n\
         [hygiene]\nresolvers = ['10.0.0.2/32']\nsources = ['own', '10.1.0.0/16']\nrecursion = ['10.0.0.0/8']\n\
+        interfaces = ['eth0']\n\
         mode = 'observe'\n[search]\nsuffixes = ['Corp.example']\n";
     let expected = Config {
         mode: Mode::Enforce,
@@ -101,6 +102,7 @@ fn every_key_is_read() {
             resolvers: vec!["10.0.0.2/32".parse().unwrap()],
             sources: vec![Source::Own, Source::Range("10.1.0.0/16".parse().unwrap())],
             recursion: vec!["10.0.0.0/8".parse().unwrap()],
+            interfaces: vec!["eth0".to_owned()],
             mode: Some(Mode::Observe),
         },
         // Those have tests of their own.
@@ -213,6 +215,10 @@ fn a_bad_rule_of_hygiene_is_shown_with_what_is_allowed() {
         (
             "[hygiene]\nrecursion = '10.0.0.0/8'",
             "2:13: [hygiene] recursion is '10.0.0.0/8'; allowed: a list of strings".to_owned(),
+        ),
+        (
+            "[hygiene]\ninterfaces = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i']",
+            "2:14: [hygiene] interfaces has 9 interfaces; allowed: 8 at most, or none for all".to_owned(),
         ),
         (
             "[hygiene]\nmode = 'off'",

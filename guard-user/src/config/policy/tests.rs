@@ -64,6 +64,7 @@ fn query(policy: &Policy, name: &str) -> Subject {
         qtype: 1,
         egress: false,
         elsewhere: false,
+        onward: false,
     }
 }
 

@@ -11,9 +11,9 @@ use crate::demo::number;
 /// What part of the good clients has to be answered in each place while the flood is steady.
 pub(crate) const MIN_ANSWERED: f64 = 0.999;
 
-/// How much less than the best of the others is still as good, at full speed: from one run to the next the same
-/// protection differs by as much.
-pub(crate) const TOLERANCE: f64 = 0.05;
+/// How much less than the best of the others is still as good, at full speed: the core is saturated then, and from one run
+/// to the next the same protection differs by as much.
+pub(crate) const TOLERANCE: f64 = 0.10;
 
 /// What speaks against the guard; nothing if it did its job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn worse_than_the_best_at_full_speed_is_a_failure() {
-        let reasons = reasons(|rows| rows[2].floods[1].answered[2] = 0.89);
+        let reasons = reasons(|rows| rows[2].floods[1].answered[2] = 0.84);
         assert_eq!(reasons.len(), 1, "{reasons:?}");
         assert!(
             reasons[0].contains("at the same address were answered, 95.0 % with nftables, ingress"),
