@@ -6,7 +6,7 @@
 
 use crate::{
     address::{Address, Prefix},
-    budget::{LinkRules, Row, ZONES},
+    budget::{LinkRules, Rate, Row, ZONES},
     hygiene::Hygiene,
     judge::Rules,
     key::Secret,
@@ -68,7 +68,7 @@ pub struct Policy {
     pub rapid_ticks: u32,
     /// The times of the breaker.
     pub rules: Rules,
-    /// Answers that one client gets in one hold; after that, silence.
+    /// Answers that one client gets in one hold, and for one budget in a second; after that, silence.
     pub answers_per_client: u32,
     /// Queries held in one hold after which nobody gets an answer any more.
     pub answers_per_hold: u32,
@@ -83,6 +83,8 @@ pub struct Policy {
     pub zone_labels: [u8; ZONES],
     /// Where DNS may go, and where it may come from.
     pub hygiene: Hygiene,
+    /// How fast one budget's clients get answers, all together.
+    pub answer_rate: Rate,
     /// The link-local budgets.
     pub link: LinkRules,
     rows: [Row; MAX_ROWS],
@@ -142,6 +144,7 @@ impl Policy {
             range_count: 0,
             zone_labels: [0; ZONES],
             hygiene: Hygiene::NONE,
+            answer_rate: Rate::EMPTY,
             link: LinkRules::NONE,
             rows: [Row::NONE; MAX_ROWS],
             ranges: [Prefix::new([0; 16], 128); MAX_RANGES],
@@ -216,6 +219,14 @@ impl Policy {
     #[inline(always)]
     pub const fn action(&self) -> Action {
         Action::from_u32(self.action)
+    }
+
+    /// Sets how many answers there are: for one client in a hold, and for all clients in a hold; the same for each budget
+    /// in a second.
+    pub fn limit_answers(&mut self, per_client: u32, per_hold: u32) {
+        self.answers_per_client = per_client;
+        self.answers_per_hold = per_hold;
+        self.answer_rate = Rate::new(per_hold.into(), 1, per_hold).unwrap_or(Rate::EMPTY);
     }
 
     /// Adds a port on which DNS is spoken.

@@ -25,8 +25,6 @@ use crate::{
 
 /// log2 of the ticks in the second for which answers to shed queries are counted.
 const SECOND_SHIFT: u32 = 10;
-/// Sixteenths of a packet that a share stands at for each packet a second: 16 * 0.268 s / ln 2.
-const SHARE_OF_RATE: u32 = 6;
 /// The place of what is pending, which is no packet's sighting.
 const PENDING_PLACE: u32 = 0;
 
@@ -295,8 +293,8 @@ extern "C" fn judge_sentence(held: *const Held, case: *const Case, ruling: *cons
     verdict as u32 | (reason as u32) << 8
 }
 
-/// A shed query is answered as long as its client has answers left in this second, and its row has a share of them: that
-/// is counted in the table of meters, where others cannot take its place.
+/// A shed query is answered as long as its client has answers left in this second, and its row has some in a bucket of
+/// the table of meters, where others cannot take its place.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn judge_shed(held: *const Held, desk: *const Desk) -> u32 {
@@ -306,8 +304,7 @@ extern "C" fn judge_shed(held: *const Held, desk: *const Desk) -> u32 {
     };
     let Some(policy) = policy() else { return 0 };
     let Some(control) = CONTROL.get(0) else { return 0 };
-    let now = Ticks::from_ns(desk.case.now_ns);
-    let second = now.0 >> SECOND_SHIFT;
+    let second = Ticks::from_ns(desk.case.now_ns).0 >> SECOND_SHIFT;
     let verdict = remedy_of_shed(policy, &desk.shed, held, || {
         let row = (desk.shed.row as u64) << 8 | desk.shed.reason as u64;
         let of_row = control.secret.mix(row ^ control.secret.0[0], control.secret.0[2]);
@@ -315,9 +312,27 @@ extern "C" fn judge_shed(held: *const Held, desk: *const Desk) -> u32 {
             .secret
             .mix(of_row, desk.case.client.address as u64 ^ control.secret.0[1]);
         judge_spend(of_client, second, policy.answers_per_client) == 1
-            && judge_spend(of_row, second, policy.answers_per_hold) == 1
+            && judge_answers(of_row | 1, desk.case.now_ns) == 1
     });
     verdict as u32
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_answers(tag: u64, now_ns: u64) -> u32 {
+    let Some(policy) = policy() else { return 0 };
+    let Some(line) = METERS.get_ptr_mut(meter_line(tag)) else {
+        return 0;
+    };
+    // Read before the lock is taken.
+    let rate = policy.answer_rate;
+    // SAFETY: as for the keys.
+    unsafe {
+        bpf_spin_lock((&raw mut (*line).lock).cast());
+        let has_one = (*line).charge(tag, &rate, now_ns, 1);
+        bpf_spin_unlock((&raw mut (*line).lock).cast());
+        has_one as u32
+    }
 }
 
 #[unsafe(no_mangle)]

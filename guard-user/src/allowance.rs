@@ -12,6 +12,8 @@ use crate::{ethtool::Reading, events::Event, link_local::AWS_LIMIT};
 
 /// Each reading is a command to the device; they are never closer than this.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Drops that go on are told once in this time.
+const PAUSE_TOLD: Duration = Duration::from_secs(60);
 /// When a driver without these counters is asked again: it could have been replaced.
 const PAUSE_WITHOUT: Duration = Duration::from_secs(600);
 
@@ -41,6 +43,9 @@ struct Device {
     /// What the guard saw since then.
     seen: Option<LinkLocal>,
     told_missing: bool,
+    /// When drops were told last, and those since.
+    told: Option<Instant>,
+    untold: u64,
     failing: bool,
 }
 
@@ -139,15 +144,28 @@ impl Device {
             }
         }
         let available = reading.get(CONNTRACK_AVAILABLE);
-        let seen = self.seen.take();
         if !found && available.is_none() {
             self.next = Some(now + PAUSE_WITHOUT);
+            self.seen = None;
             let first = !std::mem::replace(&mut self.told_missing, true);
             return first.then(|| missing(device, reading.driver));
         }
         self.conntrack_available = available;
+        self.untold += dropped;
+        let is_due = self
+            .told
+            .is_none_or(|told| now.saturating_duration_since(told) >= PAUSE_TOLD);
+        if self.untold > 0 && !is_due {
+            // What the guard sees until it is told belongs to it.
+            return None;
+        }
+        let seen = self.seen.take();
         let elapsed = now.saturating_duration_since(self.read.replace(now).unwrap_or(now));
-        (dropped > 0).then(|| exceeded(device, dropped, elapsed, seen))
+        if self.untold == 0 {
+            return None;
+        }
+        self.told = Some(now);
+        Some(exceeded(device, std::mem::take(&mut self.untold), elapsed, seen))
     }
 }
 
@@ -448,10 +466,13 @@ mod tests {
         assert_eq!(bench.fail().unwrap_err().to_string(), "admin queue is stuck");
         assert_eq!(bench.fail().unwrap(), None);
         assert_eq!(bench.exceeded("linklocal"), Some(3));
-        // What was dropped meanwhile is told with the time it took, and with what the guard saw in all of it.
+        // What was dropped meanwhile is told a minute after the last time, with the time it took, and with what the
+        // guard saw in all of it.
+        assert_eq!(bench.poll(&linklocal(8)), None);
+        bench.now += PAUSE_TOLD;
         let text = reason(bench.poll(&linklocal(10)));
-        assert!(text.contains("dropped 6 packets") && text.contains("in 15 s"), "{text}");
-        assert!(text.contains("120/s at most (100/s on average)"), "{text}");
+        assert!(text.contains("dropped 6 packets") && text.contains("in 80 s"), "{text}");
+        assert!(text.contains("120/s at most (25/s on average)"), "{text}");
         assert!(bench.fail().is_err(), "told again after it had worked");
     }
 

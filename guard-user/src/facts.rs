@@ -19,7 +19,7 @@ use crate::{
 pub(crate) struct Facts {
     /// The index of each guarded interface, by its name.
     pub(crate) devices: BTreeMap<String, u32>,
-    /// Every address that the host has.
+    /// The addresses that the host has but those of fe80::/10, in order, if the configuration asks for them.
     pub(crate) addresses: Vec<IpAddr>,
     /// Where the link-local services of an interface are, by its name, if it has a budget for them.
     pub(crate) services: BTreeMap<String, Vec<(IpAddr, Service)>>,
@@ -40,15 +40,27 @@ impl Facts {
                 services.insert(name.to_owned(), known.collect());
             }
         }
+        let mut addresses = Vec::new();
+        if config.hygiene.names_own_addresses() {
+            addresses.extend(host.addresses().filter(|address| !is_on_one_link(*address)));
+            addresses.sort_unstable();
+            addresses.dedup();
+        }
         Ok(Self {
             devices: devices
                 .iter()
                 .map(|device| (device.name.clone(), device.ifindex))
                 .collect(),
-            addresses: host.addresses().collect(),
+            addresses,
             services,
         })
     }
+}
+
+/// Whether an address of fe80::/10 (RFC 4291 section 2.5.6). Each interface has one, the veths of all pods too; they are
+/// taken for own as one range.
+fn is_on_one_link(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 /// Says why the link-local services of an interface cannot be found now, and what to do, if they cannot.
@@ -89,7 +101,11 @@ mod tests {
             ip: [10, 7, 33, 9].into(),
             prefix_length: 20,
         };
-        Host::new(vec![address], Vec::new())
+        let link_local = Address {
+            ip: "fe80::1".parse().unwrap(),
+            ..address.clone()
+        };
+        Host::new(vec![link_local, address.clone(), address], Vec::new())
     }
 
     #[test]
@@ -99,7 +115,9 @@ mod tests {
         assert_eq!(facts.services.keys().collect::<Vec<_>>(), ["ens5"]);
         let resolver = (IpAddr::from([10, 7, 0, 2]), Service::Dns);
         assert!(facts.services["ens5"].contains(&resolver), "{facts:?}");
-        assert_eq!(facts.addresses, [IpAddr::from([10, 7, 33, 9])]);
+        assert!(facts.addresses.is_empty(), "nobody asks for them");
+        let own = Facts::gather(&config("[hygiene]\nsources = ['own']\n"), &[], &host()).unwrap();
+        assert_eq!(own.addresses, [IpAddr::from([10, 7, 33, 9])]);
     }
 
     #[test]

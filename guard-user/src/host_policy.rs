@@ -1,4 +1,13 @@
 //! The part of a policy that hangs on the host: addresses come and go while the agent runs.
+//!
+//! The kernel lists addresses under a lock that others may hold for seconds, and the agent has a lease to renew: so a
+//! thread looks at the host, and the agent takes up what it has seen.
+
+use std::{
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use guard_common::{key::Secret, policy::Mode};
@@ -12,11 +21,15 @@ use crate::{
     host::Host,
 };
 
+/// How often the host is looked at.
+const PERIOD: Duration = Duration::from_secs(1);
+
 /// A configuration, and what it needs to know of the host it is for.
 pub(crate) struct HostPolicy {
     config: Config,
     devices: Vec<Device>,
     facts: Facts,
+    news: Option<Receiver<anyhow::Result<Facts>>>,
     failing: bool,
 }
 
@@ -27,15 +40,43 @@ impl HostPolicy {
     ///
     /// Addresses cannot be read, or what the configuration says does not fit the host.
     pub(crate) fn new(config: &Config, devices: Vec<Device>) -> anyhow::Result<Self> {
-        let facts = Self::gather(config, &devices)?;
+        let facts = gather(config, &devices)?;
         // Whatever the kernel's secret will be.
         config.policy(&facts, &Secret::default())?;
         Ok(Self {
             config: config.clone(),
             devices,
             facts,
+            news: None,
             failing: false,
         })
+    }
+
+    /// Begins to look at the host once a second, if the policy hangs on it.
+    ///
+    /// # Errors
+    ///
+    /// There is no room for a thread.
+    pub(crate) fn follow(&mut self) -> std::io::Result<()> {
+        if self.config.link_local.is_none() && !self.config.hygiene.names_own_addresses() {
+            return Ok(());
+        }
+        let (sender, news) = mpsc::channel();
+        let (config, devices) = (self.config.clone(), self.devices.clone());
+        let mut last = Some(self.facts.clone());
+        thread::Builder::new().name("host".to_owned()).spawn(move || {
+            loop {
+                thread::sleep(PERIOD);
+                let found = gather(&config, &devices);
+                let seen = found.as_ref().ok().cloned();
+                if (seen.is_none() || seen != last) && sender.send(found).is_err() {
+                    return;
+                }
+                last = seen;
+            }
+        })?;
+        self.news = Some(news);
+        Ok(())
     }
 
     /// The policy for the host as it was last seen.
@@ -62,18 +103,11 @@ impl HostPolicy {
         self.config.mode
     }
 
-    fn gather(config: &Config, devices: &[Device]) -> anyhow::Result<Facts> {
-        let host = Host::read().context("cannot read the addresses of this host")?;
-        Ok(Facts::gather(config, devices, &host)?)
-    }
-
-    /// Puts the policy in force for the addresses that the host has now, if they have changed and the policy names them;
-    /// returns its generation. What cannot be worked out leaves the policy as it is, and is told once.
+    /// Puts the policy in force for the addresses that the host has now, if they have changed; returns its generation.
+    /// What cannot be worked out leaves the policy as it is, and is told once.
     pub(crate) fn refresh(&mut self, kernel: &mut Kernel) -> Option<u32> {
-        if self.config.link_local.is_none() && self.config.hygiene.is_empty() {
-            return None;
-        }
-        let switched = Self::gather(&self.config, &self.devices).and_then(|facts| {
+        let found = self.news.as_ref()?.try_iter().last()?;
+        let switched = found.and_then(|facts| {
             if facts == self.facts {
                 return Ok(None);
             }
@@ -89,10 +123,18 @@ impl HostPolicy {
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.failing, true) {
-                    warn!("the policy stays as it was before the addresses of this host changed: {error:#}");
+                    warn!(
+                        "the policy goes by the addresses that this host had before: {error:#}; it follows as soon as \
+                         that is mended"
+                    );
                 }
                 None
             }
         }
     }
+}
+
+fn gather(config: &Config, devices: &[Device]) -> anyhow::Result<Facts> {
+    let host = Host::read().context("cannot read the addresses of this host")?;
+    Ok(Facts::gather(config, devices, &host)?)
 }

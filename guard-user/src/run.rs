@@ -7,7 +7,10 @@ use std::{
     collections::BTreeSet,
     fs,
     path::Path,
-    sync::{Arc, Mutex, PoisonError, mpsc::Receiver},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, Receiver},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -105,13 +108,15 @@ async fn serve(config: &Config, format: EventFormat, object: Option<&Path>) -> a
         }))
     });
 
-    let drivers = drivers::watch(with_drivers, Arc::clone(&snapshot));
-    let drivers = drivers.context("cannot ask the network drivers for their statistics")?;
+    let drivers = drivers::watch(with_drivers, Arc::clone(&snapshot)).unwrap_or_else(|error| {
+        warn!("what network drivers drop is not known: {error}; the guard goes on without");
+        mpsc::channel().1
+    });
 
     let mut agent = Agent {
         kernel,
         watch: started.watch,
-        samples: datapath.take_samples()?,
+        samples: started.samples,
         host: started.host,
         drivers,
         ticks: 0,
@@ -121,7 +126,7 @@ async fn serve(config: &Config, format: EventFormat, object: Option<&Path>) -> a
         snapshot,
         generation: started.generation,
         lease: config.lease,
-        lease_until_ns: monotonic_ns()? + nanoseconds(config.lease),
+        lease_until_ns: started.lease_until_ns,
         ring_losses: None,
         #[cfg(feature = "kernel-log")]
         kernel_log: datapath.take_log(),
@@ -158,6 +163,8 @@ async fn serve(config: &Config, format: EventFormat, object: Option<&Path>) -> a
 
 /// What the start brings.
 struct Started {
+    samples: RingBuf<MapData>,
+    lease_until_ns: u64,
     events: AsyncFd<RingBuf<MapData>>,
     watch: Watch,
     host: HostPolicy,
@@ -167,17 +174,20 @@ struct Started {
 /// Puts the policy in force, attaches everywhere and tells of each choice. It fails if nothing could be attached at all.
 fn start(
     config: &Config,
-    host: HostPolicy,
+    mut host: HostPolicy,
     datapath: &mut Datapath,
     kernel: &mut Kernel,
     output: &mut Output,
     snapshot: &Mutex<Snapshot>,
 ) -> anyhow::Result<Started> {
     let compiled = host.compile(kernel)?;
-    kernel.clear_rows()?;
-    // In this order: a policy of long ago must not come back to life with the lease.
+    // In this order: a policy of long ago must not come back to life with the lease, and what was counted till now
+    // belongs to other rows.
     let generation = kernel.switch(&compiled.policy)?;
-    kernel.lease(monotonic_ns()? + nanoseconds(config.lease))?;
+    kernel.clear_rows()?;
+    let lease_until_ns = monotonic_ns()? + nanoseconds(config.lease);
+    kernel.lease(lease_until_ns)?;
+    let samples = datapath.take_samples()?;
     let events = sys::wait_for(datapath.take_events()?).context("cannot wait for the ring buffer")?;
     output.tell(&Event::policy(generation, config.mode), SystemTime::now());
     let resolv_confs: Vec<_> = RESOLV_CONFS
@@ -213,7 +223,10 @@ fn start(
             .collect();
         bail!("nothing could be attached: {}", reasons.join("; "));
     }
+    host.follow().context("cannot look at the host's addresses")?;
     Ok(Started {
+        samples,
+        lease_until_ns,
         events,
         watch,
         host,

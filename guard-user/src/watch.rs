@@ -188,17 +188,16 @@ impl Watch {
             (device.clone(), link)
         });
         snapshot.links = links.collect();
-        let budgets = self
-            .budgets
-            .iter()
-            .zip(&self.counts)
-            .map(|((name, limit), total)| BudgetCount {
-                budget: name.clone(),
-                limit: *limit,
-                within: total.within,
-                over: total.over,
-            });
-        snapshot.budgets = budgets.collect();
+        let count = |name: &str, limit: f64, total: &BudgetTotal| BudgetCount {
+            budget: name.to_owned(),
+            limit,
+            within: total.within,
+            over: total.over,
+        };
+        let link_local = (!self.links.is_empty()).then(|| count(LinkLocal::NAME, self.link_limit, &self.link_total));
+        let budgets = self.budgets.iter().zip(&self.counts);
+        let budgets = budgets.map(|((name, limit), total)| count(name, *limit, total));
+        snapshot.budgets = link_local.into_iter().chain(budgets).collect();
     }
 }
 

@@ -122,6 +122,21 @@ fn once(outside: &Namespace, server: &str, name: &str, kind: RecordType) -> Resu
     )
 }
 
+/// The first word of a storm that names somebody: it is told without names if there are none in time, and again after
+/// ten seconds.
+fn named(guard: &Guard, list: &str) -> Result<serde_json::Value> {
+    let deadline = Instant::now() + 2 * PATIENCE;
+    loop {
+        let told = guard.events_of("over_budget")?;
+        let names = |event: &serde_json::Value| event[list].as_array().is_some_and(|list| !list.is_empty());
+        if let Some(event) = told.into_iter().find(names) {
+            return Ok(event);
+        }
+        ensure!(Instant::now() < deadline, "no over_budget with {list}");
+        sleep(Duration::from_millis(50));
+    }
+}
+
 /// The INFO-CODE and the EXTRA-TEXT of the EDE, if there is one.
 fn ede(message: &Message) -> Option<(u16, String)> {
     let Some(EdnsOption::Unknown(_, option)) = message.edns.as_ref()?.option(EdnsCode::Unknown(15)) else {
@@ -158,7 +173,7 @@ fn a_client_over_its_budget_is_stopped_and_named_and_its_neighbour_is_not() -> R
     ensure!(greedy >= 50, "{greedy} answers: not even the burst");
     ensure!(modest == 40, "{modest} of 40 for the neighbour");
 
-    let over = guard.wait_event("over_budget", PATIENCE)?;
+    let over = named(&guard, "clients")?;
     assert_eq!(over["budget"], "each client", "{over}");
     assert_eq!(over["clients"][0]["client"], ONE, "{over}");
     let within = ["budget=\"each client\"", "result=\"within\""];
@@ -261,9 +276,12 @@ fn a_flood_of_random_names_is_limited_and_named_by_its_zone() -> Result<()> {
     let good = client_on(&outside, ONE)?;
     send(&good, HOST, "good.example.", RecordType::A, 20, Duration::from_secs(1))?;
     let through = received(&flood).len();
-    ensure!(through as f64 <= most * 1.02, "{through} answers, {most} allowed");
+    ensure!(
+        through >= 30 && through as f64 <= most * 1.02,
+        "{through} answers, {most} allowed"
+    );
     assert_eq!(received(&good).len(), 20);
-    let over = guard.wait_event("over_budget", PATIENCE)?;
+    let over = named(&guard, "zones")?;
     assert_eq!(over["zones"][0]["zone"], "victim.example.", "{over}");
     guard.stop()
 }
@@ -305,7 +323,7 @@ fn observing_a_budget_counts_and_names_and_touches_nothing() -> Result<()> {
         assert_eq!(received(&server).len(), 50, "{toml}");
         let would = ["action=\"would_drop\"", "reason=\"budget\""];
         assert_eq!(guard.wait_counter("dnsguard_actions_total", &would, 48, PATIENCE)?, 48);
-        let over = guard.wait_event("over_budget", PATIENCE)?;
+        let over = named(&guard, "clients")?;
         assert_eq!(
             (&over["mode"], &over["clients"][0]["client"]),
             (&"observe".into(), &ONE.into())

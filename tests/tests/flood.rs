@@ -8,10 +8,13 @@ use guard_tests::{
     programs,
 };
 
-/// Far above the limit, and far below what a machine can do.
-const FLOOD_PPS: u32 = 20_000;
+/// Far above the limit, and so slow that the queue of a veth, 256 packets, outlasts a pause of its CPU.
+const FLOOD_PPS: u32 = 5_000;
 
-const LENGTH: Duration = Duration::from_secs(2);
+const LENGTH: Duration = Duration::from_secs(3);
+
+/// By how much the flood's beginning and end may be misread on a busy machine.
+const CLOCK: Duration = Duration::from_millis(150);
 
 /// What a limit may be off by.
 const EXACTNESS: f64 = 0.02;
@@ -33,7 +36,7 @@ fn a_flood_of_one_name_is_limited_and_other_names_are_answered_everywhere() -> R
     println!("{sent:?}: {passed} passed, {allowed:.0} allowed");
     ensure!(sent.packets as f64 > 2.0 * allowed, "the flood was none: {sent:?}");
     ensure!(
-        (passed as f64 - allowed).abs() <= allowed * EXACTNESS,
+        (passed as f64 - allowed).abs() <= allowed * EXACTNESS + f64::from(LIMIT) * CLOCK.as_secs_f64(),
         "{passed} of {} passed and not {allowed:.0}",
         sent.packets
     );

@@ -29,7 +29,7 @@ pub struct Rate {
 
 impl Rate {
     /// Allows nothing.
-    pub(super) const EMPTY: Self = Self {
+    pub const EMPTY: Self = Self {
         interval: 1,
         depth: 0,
         shift: 0,

@@ -1,6 +1,9 @@
 //! Rules for a host that must not be abused, as the operator states them: `[hygiene]`.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use guard_common::{hygiene::MAX_DEVICES, policy::Mode};
 
@@ -15,11 +18,15 @@ pub(crate) struct Hygiene {
     pub(crate) sources: Vec<Source>,
     /// Only these are given recursion.
     pub(crate) recursion: Vec<Cidr>,
-    /// The interfaces that the rules are about, at most [`guard_common::hygiene::MAX_DEVICES`]; none is all.
+    /// The interfaces that the rules are about, at most [`guard_common::hygiene::MAX_DEVICES`]; if there is none, all but
+    /// the loopback interface.
     pub(crate) interfaces: Vec<String>,
     /// A mode of their own; they never do more than the mode of the whole.
     pub(crate) mode: Option<Mode>,
 }
+
+/// fe80::/10: whatever is in it stays on one link.
+const LINK_LOCAL: Cidr = Cidr::mapped(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
 
 /// Where DNS may leave from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +43,20 @@ impl Hygiene {
         self.resolvers.is_empty() && self.sources.is_empty() && self.recursion.is_empty()
     }
 
+    /// Whether the host's own addresses have to be known.
+    pub(crate) fn names_own_addresses(&self) -> bool {
+        self.sources.contains(&Source::Own)
+    }
+
     /// The ranges that DNS may leave from, on a host with these addresses.
     pub(super) fn source_ranges(&self, own: &[IpAddr]) -> Vec<Cidr> {
         let mut ranges: Vec<Cidr> = Vec::new();
         for source in &self.sources {
             match source {
-                Source::Own => ranges.extend(own.iter().copied().map(Cidr::host)),
+                Source::Own => {
+                    ranges.push(LINK_LOCAL);
+                    ranges.extend(own.iter().copied().map(Cidr::host));
+                }
                 Source::Range(range) => ranges.push(*range),
             }
         }
@@ -63,11 +78,19 @@ pub(super) fn hygiene(section: &mut Section<'_>) -> (Hygiene, Vec<(usize, usize)
         interfaces: section.texts("interfaces", interface_name).unwrap_or_default(),
         mode: section.choice("mode", &MODES),
     };
+    for (key, allowed) in [
+        ("resolvers", "one range or more, such as [\"10.0.0.2/32\"]"),
+        ("sources", "one or more, such as [\"own\"]"),
+        ("recursion", "one range or more, such as [\"10.0.0.0/8\"]"),
+        ("interfaces", "one name or more, such as [\"ens5\"]"),
+    ] {
+        section.refuse_empty(key, allowed);
+    }
     let count = hygiene.interfaces.len();
     if count > MAX_DEVICES {
         section.refuse(
             "interfaces",
-            &format!("has {count} interfaces; allowed: {MAX_DEVICES} at most, or none for all"),
+            &format!("has {count} interfaces; allowed: {MAX_DEVICES} at most, or leave the key out for all"),
         );
     }
     let lengths = [
@@ -125,9 +148,9 @@ mod tests {
             sources: vec![Source::Own, Source::Range("10.1.0.0/16".parse().unwrap())],
             ..Hygiene::default()
         };
-        let own: [IpAddr; 3] = ["10.0.0.5", "fe80::1", "10.0.0.5"].map(|text| text.parse().unwrap());
+        let own: [IpAddr; 3] = ["10.0.0.5", "2001:db8::1", "10.0.0.5"].map(|text| text.parse().unwrap());
         let ranges: Vec<_> = hygiene.source_ranges(&own).iter().map(Cidr::to_string).collect();
-        assert_eq!(ranges, ["10.0.0.5/32", "10.1.0.0/16", "fe80::1/128"]);
+        assert_eq!(ranges, ["10.0.0.5/32", "10.1.0.0/16", "2001:db8::1/128", "fe80::/10"]);
     }
 
     #[test]

@@ -42,10 +42,10 @@ pub(crate) struct BudgetRow {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PolicyError {
     #[error(
-        "budget '{budget}' is about interface {device}, which is not guarded; add it to [attach] interfaces, or take \
-         it out of the budget's"
+        "{limiter} is about interface {device}, which is not guarded; add it to [attach] interfaces or --interface, or \
+         take it out there"
     )]
-    NotGuarded { budget: String, device: String },
+    NotGuarded { limiter: String, device: String },
     #[error("preset 'aws-link-local' has no interface: only lo is guarded; add the one that leads to the VPC")]
     NoInterface,
     #[error("preset 'aws-link-local' has {0} interfaces and the kernel room for {MAX_LINKS}; name fewer")]
@@ -75,8 +75,7 @@ impl Config {
         let mut policy = Policy::new(self.mode, self.answer.action, rules);
         policy.rcode = self.answer.rcode.number();
         policy.rapid_ticks = ticks_of_ms(RAPID_MS);
-        policy.answers_per_client = self.answer.per_client;
-        policy.answers_per_hold = self.answer.per_hold;
+        policy.limit_answers(self.answer.per_client, self.answer.per_hold);
         for port in &self.ports {
             policy.add_port(*port);
         }
@@ -101,7 +100,7 @@ impl Config {
         }
         let mut services = Vec::new();
         for device in &devices {
-            let ifindex = ifindex(facts, LinkLocal::NAME, device)?;
+            let ifindex = ifindex(facts, &format!("preset '{}'", LinkLocal::NAME), device)?;
             if !rules.add_device(ifindex) {
                 return Err(PolicyError::TooManyInterfaces(devices.len()));
             }
@@ -148,7 +147,7 @@ impl Config {
         hygiene.sources = add_ranges(&mut policy, &sources)?;
         hygiene.recursion = add_ranges(&mut policy, &self.hygiene.recursion)?;
         for (slot, device) in hygiene.devices.iter_mut().zip(&self.hygiene.interfaces) {
-            *slot = ifindex(facts, "hygiene", device)?;
+            *slot = ifindex(facts, "[hygiene]", device)?;
         }
         policy.hygiene = hygiene;
 
@@ -269,7 +268,7 @@ impl<'c> Plan<'c> {
         let Budget { name, filter, .. } = self.budget;
         let mut devices = [0; MAX_DEVICES];
         for (slot, device) in devices.iter_mut().zip(self.interfaces) {
-            *slot = ifindex(facts, name, device)?;
+            *slot = ifindex(facts, &format!("budget '{name}'"), device)?;
         }
         let mut types = [0; MAX_TYPES];
         for (slot, qtype) in types.iter_mut().zip(&filter.types) {
@@ -305,10 +304,10 @@ impl<'c> Plan<'c> {
     }
 }
 
-fn ifindex(facts: &Facts, budget: &str, device: &str) -> Result<u32, PolicyError> {
+fn ifindex(facts: &Facts, limiter: &str, device: &str) -> Result<u32, PolicyError> {
     let found = facts.devices.get(device).copied();
     found.ok_or_else(|| PolicyError::NotGuarded {
-        budget: budget.to_owned(),
+        limiter: limiter.to_owned(),
         device: device.to_owned(),
     })
 }

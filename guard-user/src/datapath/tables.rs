@@ -26,6 +26,8 @@ const LOCKED: u64 = 4;
 /// Samples that all CPUs together take of either kind in a 60th of a second before they take fewer: some 4,000 a second.
 /// Of those the ring buffer holds most of a second, and the agent looks four times a second.
 const SAMPLES_PER_WINDOW: u32 = 64;
+/// What each CPU takes at least: not all that are possible have work.
+const LEAST_SAMPLES: u32 = 4;
 
 /// A map that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +101,7 @@ impl Kernel {
         let mut control = self.control()?;
         control.active = (control.active & 1) ^ 1;
         control.generation = control.generation.wrapping_add(1);
-        control.sample_quota = (SAMPLES_PER_WINDOW / self.cpus).max(1);
+        control.sample_quota = (SAMPLES_PER_WINDOW / self.cpus).max(LEAST_SAMPLES);
         let access = |source| MapFault::Access {
             name: abi::POLICIES,
             source,

@@ -34,8 +34,12 @@ const MAX_NAMES: usize = 16;
 const MAX_SUFFIXES: usize = 8;
 /// Nanoseconds within which one step of a walk follows another: a resolver waits that long for an answer.
 const STEP_NS: u64 = 5_500_000_000;
-/// Nanoseconds over which queries are counted: a minute. Nobody is told of more often.
+/// Nanoseconds over which queries are counted: a minute.
 const COUNT_NS: u64 = 60_000_000_000;
+/// Clients that are told of in that time, the most wasteful first.
+const MAX_TOLD: usize = 10;
+/// Nanoseconds after which a client that still walks is told of again: an hour.
+const AGAIN_NS: u64 = 3_600_000_000_000;
 /// Wasted queries in that time that are worth telling.
 const MANY: u64 = 50;
 /// Wasted queries that are worth telling if they are a good part of all: a fifth.
@@ -47,6 +51,8 @@ pub(crate) struct Search {
     suffixes: Suffixes,
     clients: HashMap<IpAddr, Client>,
     wasted: u64,
+    /// When clients were told of in the last minute.
+    told: VecDeque<u64>,
 }
 
 #[derive(Debug)]
@@ -82,6 +88,7 @@ impl Search {
             suffixes,
             clients: HashMap::new(),
             wasted: 0,
+            told: VecDeque::new(),
         }
     }
 
@@ -107,10 +114,25 @@ impl Search {
 
     /// What there is to tell. To be called about once a second.
     pub(crate) fn tick(&mut self, now_ns: u64) -> Vec<Event> {
+        while self
+            .told
+            .front()
+            .is_some_and(|told_ns| now_ns.saturating_sub(*told_ns) >= COUNT_NS)
+        {
+            self.told.pop_front();
+        }
+        let due = self.clients.iter().filter(|(_, client)| client.is_due(now_ns));
+        let mut due: Vec<_> = due.map(|(address, client)| (client.wasted, *address)).collect();
+        due.sort_unstable_by(|one, other| other.cmp(one));
+        due.truncate(MAX_TOLD.saturating_sub(self.told.len()));
+        self.told.extend(due.iter().map(|_| now_ns));
         let mut told: Vec<_> = self
             .clients
             .iter_mut()
-            .filter_map(|(address, client)| client.tick(*address, now_ns))
+            .filter_map(|(address, client)| {
+                let is_told = due.iter().any(|(_, due)| due == address);
+                client.tick(*address, is_told, now_ns)
+            })
             .collect();
         self.clients
             .retain(|_, client| now_ns.saturating_sub(client.latest_ns) <= COUNT_NS);
@@ -200,13 +222,16 @@ impl Client {
         self.names.push_back(asked);
     }
 
-    fn tick(&mut self, client: IpAddr, now_ns: u64) -> Option<SearchWalk> {
+    /// Whether it wastes enough to be told, and was not told lately.
+    fn is_due(&self, now_ns: u64) -> bool {
         let is_worth_it = self.wasted >= MANY || (self.wasted >= SOME && self.wasted * 5 >= self.queries);
-        let is_due = self
-            .told_ns
-            .is_none_or(|told_ns| now_ns.saturating_sub(told_ns) >= COUNT_NS);
+        let told_ns = self.told_ns;
+        is_worth_it && told_ns.is_none_or(|told_ns| now_ns.saturating_sub(told_ns) >= AGAIN_NS)
+    }
+
+    fn tick(&mut self, client: IpAddr, is_told: bool, now_ns: u64) -> Option<SearchWalk> {
         let age_ns = now_ns.saturating_sub(self.since_ns);
-        let walk = (is_worth_it && is_due).then(|| {
+        let walk = is_told.then(|| {
             let suffixes: Vec<_> = self.appended.iter().map(|wire| name::text(wire)).collect();
             let reason = sentence::walk(&sentence::Walk {
                 client,

@@ -174,7 +174,10 @@ impl Limited {
             .device
             .clone()
             .or_else(|| board.and_then(|board| board.ifindex(now_ns)).and_then(device));
-        if storm.told.is_some() && now_ns.saturating_sub(storm.latest_ns) >= OVER_NS {
+        let is_told_of = storm
+            .told
+            .is_some_and(|(_, told_ns)| now_ns.saturating_sub(told_ns) >= AGAIN_NS);
+        if is_told_of && now_ns.saturating_sub(storm.latest_ns) >= OVER_NS {
             self.storm = None;
             return Some(Event::WithinBudget(self.within(&storm, count, device)));
         }

@@ -121,8 +121,10 @@ impl Site {
             let sweep = scope.spawn(|| self.sweep.run(sweep_pps, length + TAIL, &over));
             let series = scope.spawn(|| series::record(&self.meter, &self.policer, &over));
             let named = scope.spawn(|| guard.map_or(Ok(None), |guard| naming::watch(guard, start, &over)));
+            // Also when something in here panics: the others end by it.
+            let ends = SetAtEnd(&over);
             let good = self.good(length);
-            over.store(true, Ordering::Relaxed);
+            drop(ends);
             let (sweep, series, named) = (join(sweep)?, join(series)?, join(named)?);
             let good = good?;
             // Read the other way round than before: resolvers go on for a while, and what they send between the two must
@@ -254,4 +256,13 @@ fn forwarder(listen: Ipv4Addr) -> Duties {
 
 fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+}
+
+/// Sets its flag when it goes.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

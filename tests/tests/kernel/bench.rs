@@ -185,8 +185,7 @@ fn policy() -> Policy {
     let mut policy = Policy::new(Mode::Enforce, Action::Answer, rules);
     // A busy machine may take its time between two test runs.
     policy.rapid_ticks = ticks_of_ms(10_000);
-    policy.answers_per_client = 1_000;
-    policy.answers_per_hold = 1_000;
+    policy.limit_answers(1_000, 1_000);
     policy.add_port(53);
     policy.add_port(8_600);
     let mapped = |a, b, c| [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, 0];
@@ -204,8 +203,7 @@ pub(crate) fn policy_of(mode: Mode, action: Action) -> Policy {
     let plain = policy();
     let mut policy = Policy::new(mode, action, plain.rules);
     policy.rapid_ticks = plain.rapid_ticks;
-    policy.answers_per_client = plain.answers_per_client;
-    policy.answers_per_hold = plain.answers_per_hold;
+    policy.limit_answers(plain.answers_per_client, plain.answers_per_hold);
     policy.add_port(53);
     policy.trust(Prefix::new([0; 16], 0));
     policy

@@ -218,7 +218,7 @@ fn a_bad_rule_of_hygiene_is_shown_with_what_is_allowed() {
         ),
         (
             "[hygiene]\ninterfaces = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i']",
-            "2:14: [hygiene] interfaces has 9 interfaces; allowed: 8 at most, or none for all".to_owned(),
+            "2:14: [hygiene] interfaces has 9 interfaces; allowed: 8 at most, or leave the key out for all".to_owned(),
         ),
         (
             "[hygiene]\nmode = 'off'",

@@ -25,7 +25,7 @@ use crate::workspace::Workspace;
 /// and as fast as a core makes them. Beside it good clients ask for other names, from another network, from the same /24
 /// and from the very same address. Before the server stands nothing, then nftables, dnsdist and dnsguard in turn, all of
 /// which allow 1,000 packets/s. The exit code is 1 if dnsguard did not do its job: at 300,000 packets/s fewer than 99.9 %
-/// of the good clients were answered in any of the places, or at full speed fewer, by more than 5 points, than behind the
+/// of the good clients were answered in any of the places, or at full speed fewer, by more than 10 points, than behind the
 /// best of the others.
 ///
 /// Needs root, by sudo if need be. Missing programs are fetched into target/programs; nothing is installed, and nothing
