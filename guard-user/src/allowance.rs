@@ -62,7 +62,7 @@ struct Counter {
 pub(crate) struct LinkLocal {
     /// Packets.
     pub(crate) packets: u64,
-    /// The most packets of one second.
+    /// The most packets of one second, in the last minute or two.
     pub(crate) peak_per_second: u64,
     /// The limit of the budget.
     pub(crate) limit_per_second: u64,

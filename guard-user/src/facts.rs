@@ -36,7 +36,7 @@ impl Facts {
         if let Some(link_local) = &config.link_local {
             for name in link_local.interfaces(&config.attach) {
                 let known = link_local::destinations(name, host, link_local.vpc)?;
-                let known = known.iter().map(|known| (known.address, known.service.into()));
+                let known = known.iter().map(|known| (known.address, known.service));
                 services.insert(name.to_owned(), known.collect());
             }
         }
@@ -72,16 +72,6 @@ pub(crate) fn check_services(interface: &str, vpc: Option<(Ipv4Addr, u8)>) -> Re
     let host = Host::read().map_err(|error| format!("cannot read the addresses of this host: {error}"))?;
     let found = link_local::destinations(interface, &host, vpc);
     found.map(drop).map_err(|error| error.to_string())
-}
-
-impl From<link_local::Service> for Service {
-    fn from(service: link_local::Service) -> Self {
-        match service {
-            link_local::Service::Dns => Self::Dns,
-            link_local::Service::Imds => Self::Imds,
-            link_local::Service::Ntp => Self::Ntp,
-        }
-    }
 }
 
 #[cfg(test)]

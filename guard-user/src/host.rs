@@ -5,7 +5,7 @@ use std::{fs, io, net::IpAddr};
 use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
 
 /// Where nameservers are written: what programs read, and what systemd-resolved keeps behind 127.0.0.53.
-const RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+pub(crate) const RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 
 /// The addresses of this host's interfaces, and its nameservers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

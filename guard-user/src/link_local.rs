@@ -5,6 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use guard_common::budget::Service;
+
 use crate::host::Host;
 
 /// Packets per second and network interface that AWS lets through to all of them together.
@@ -13,17 +15,6 @@ pub(crate) const AWS_LIMIT: u64 = 1_024;
 /// Prefix lengths of the largest VPC and of the smallest subnet ("VPC CIDR blocks", "Subnet sizing").
 const LARGEST_VPC: u8 = 16;
 const SMALLEST_SUBNET: u8 = 28;
-
-/// A service behind the limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Service {
-    /// The VPC's resolver.
-    Dns,
-    /// The instance metadata service.
-    Imds,
-    /// Amazon Time Sync.
-    Ntp,
-}
 
 /// Where a service is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -39,6 +39,7 @@ use crate::{
     device::Device,
     drivers,
     events::{Event, Output},
+    host::RESOLV_CONF,
     host_policy::HostPolicy,
     http::Server,
     loops::Loops,
@@ -53,8 +54,6 @@ use crate::{
 const TICK: Duration = Duration::from_millis(250);
 /// Ticks after which the open breakers and the host's addresses are looked at, and the metrics brought up to date.
 const TICKS_PER_LOOK: u32 = 4;
-/// Where resolvers find their search list.
-const RESOLV_CONFS: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 /// Renewals that fit into a lease.
 const RENEWALS: u32 = 3;
 
@@ -133,7 +132,7 @@ async fn serve(config: &Config, format: EventFormat, object: Option<&Path>) -> a
     };
     if let Ok(now_ns) = monotonic_ns() {
         agent.tick();
-        agent.look(&agent.device_counters(), now_ns);
+        agent.look(&agent.device_counters(|_| true), now_ns);
     }
     let interfaces = config.attach.interfaces.clone();
     agent
@@ -190,7 +189,7 @@ fn start(
     let samples = datapath.take_samples()?;
     let events = sys::wait_for(datapath.take_events()?).context("cannot wait for the ring buffer")?;
     output.tell(&Event::policy(generation, config.mode), SystemTime::now());
-    let resolv_confs: Vec<_> = RESOLV_CONFS
+    let resolv_confs: Vec<_> = RESOLV_CONF
         .iter()
         .filter_map(|path| fs::read_to_string(path).ok())
         .collect();
@@ -345,7 +344,8 @@ impl Agent {
                 None => warn!("a sample of {} bytes is not one of this version", entry.len()),
             }
         }
-        let devices = self.device_counters();
+        let looks = self.ticks + 1 >= TICKS_PER_LOOK;
+        let devices = self.device_counters(|ifindex| looks || self.watch.wants(ifindex));
         let rows = (0..self.watch.row_count()).map(|index| self.kernel.row(index));
         match rows.collect::<Result<Vec<_>, _>>() {
             Ok(rows) => {
@@ -359,20 +359,21 @@ impl Agent {
             }
             Err(error) => warn!("{error}"),
         }
-        self.ticks += 1;
-        if self.ticks >= TICKS_PER_LOOK {
+        if looks {
             self.ticks = 0;
             self.look(&devices, now_ns);
+        } else {
+            self.ticks += 1;
         }
     }
 
-    /// What was counted at each interface, of all CPUs.
-    fn device_counters(&self) -> Vec<(u32, Counters)> {
+    /// What was counted at each interface that is wanted, on all CPUs.
+    fn device_counters(&self, is_wanted: impl Fn(u32) -> bool) -> Vec<(u32, Counters)> {
         let mut slots = BTreeSet::new();
         let mut found = Vec::new();
         for attachment in &self.attachments {
             // Interfaces whose indexes share a slot are counted together, under the name of the first.
-            if !slots.insert(device_slot(attachment.ifindex)) {
+            if !slots.insert(device_slot(attachment.ifindex)) || !is_wanted(attachment.ifindex) {
                 continue;
             }
             match self.kernel.counters(attachment.ifindex) {

@@ -27,8 +27,8 @@ pub(crate) struct Watch {
     offenders: Offenders,
     search: Search,
     storms: Storms,
-    /// Name and packets per second of each budget.
-    budgets: Vec<(String, f64)>,
+    /// Name and packets per second of each budget, and whether it only watches.
+    budgets: Vec<(String, f64, bool)>,
     rows: Vec<BudgetRow>,
     counts: Vec<BudgetTotal>,
     /// Interface index and name of each link-local budget.
@@ -107,7 +107,11 @@ impl Watch {
             budgets: config
                 .budgets
                 .iter()
-                .map(|budget| (budget.name.clone(), budget.allowance.limit.rate()))
+                .map(|budget| {
+                    let (_, excess_mode) = budget.excess.in_mode(budget.mode);
+                    let watches = matches!(excess_mode, Mode::Observe);
+                    (budget.name.clone(), budget.allowance.limit.rate(), watches)
+                })
                 .collect(),
             rows: compiled.rows.clone(),
             counts: vec![BudgetTotal::default(); config.budgets.len()],
@@ -127,6 +131,11 @@ impl Watch {
         self.rows.len() as u32
     }
 
+    /// Whether it wants to know the counts of an interface each time.
+    pub(crate) fn wants(&self, ifindex: u32) -> bool {
+        self.links.contains_key(&ifindex) || !self.rules.is_empty()
+    }
+
     /// Takes in a sample.
     pub(crate) fn on_sample(&mut self, sample: &Sample, now_ns: u64) {
         self.offenders.on_sample(sample, now_ns);
@@ -142,7 +151,8 @@ impl Watch {
         device: impl Fn(u32) -> Option<String>,
         now_ns: u64,
     ) -> Vec<Event> {
-        self.counts = totals(&self.rows, rows, self.budgets.len());
+        let watches: Vec<_> = self.budgets.iter().map(|(.., watches)| *watches).collect();
+        self.counts = totals(&self.rows, rows, &watches);
         for (place, total) in self.counts.iter().enumerate() {
             let count = Count {
                 offered: total.within + total.over,
@@ -196,7 +206,7 @@ impl Watch {
         };
         let link_local = (!self.links.is_empty()).then(|| count(LinkLocal::NAME, self.link_limit, &self.link_total));
         let budgets = self.budgets.iter().zip(&self.counts);
-        let budgets = budgets.map(|((name, limit), total)| count(name, *limit, total));
+        let budgets = budgets.map(|((name, limit, _), total)| count(name, *limit, total));
         snapshot.budgets = link_local.into_iter().chain(budgets).collect();
     }
 }
@@ -209,21 +219,33 @@ pub(crate) fn link_local_packets(counters: &Counters) -> u64 {
         .sum()
 }
 
-/// What the rows of each budget counted. A query is charged to one row of each step: it is within the budget when the
-/// last step has room for it, and over when any has not.
-fn totals(rows: &[BudgetRow], counts: &[RowCount], budgets: usize) -> Vec<BudgetTotal> {
-    let mut totals = vec![BudgetTotal::default(); budgets];
-    let mut last_steps = vec![0; budgets];
+/// What the rows of each budget counted. A query is charged to one row of each step. One that acts ends at the step that
+/// has no room for it: it is within the budget when the last step has room. One that only watches comes to all steps: it
+/// is taken to be over where the step says so that has least room.
+fn totals(rows: &[BudgetRow], counts: &[RowCount], watches: &[bool]) -> Vec<BudgetTotal> {
+    let mut steps: Vec<Vec<RowCount>> = vec![Vec::new(); watches.len()];
     for (row, count) in rows.iter().zip(counts) {
-        let total = &mut totals[row.budget];
-        if row.step > last_steps[row.budget] {
-            last_steps[row.budget] = row.step;
-            total.within = 0;
-        }
-        total.within += count.within;
-        total.over += count.over;
+        let steps = &mut steps[row.budget];
+        steps.resize(steps.len().max(row.step + 1), RowCount::default());
+        steps[row.step].within += count.within;
+        steps[row.step].over += count.over;
     }
-    totals
+    let total = |(steps, watches): (Vec<RowCount>, &bool)| {
+        let within = steps.iter().map(|step| step.within);
+        let over = steps.iter().map(|step| step.over);
+        if *watches {
+            BudgetTotal {
+                within: within.min().unwrap_or(0),
+                over: over.max().unwrap_or(0),
+            }
+        } else {
+            BudgetTotal {
+                within: within.last().unwrap_or(0),
+                over: over.sum(),
+            }
+        }
+    };
+    steps.into_iter().zip(watches).map(total).collect()
 }
 
 #[cfg(test)]
@@ -243,15 +265,23 @@ mod tests {
         // 100 queries: 30 over the /32, 20 of the rest over the /24.
         let rows = [row(0, 0), row(1, 0), row(0, 1)];
         let counts = [count(70, 30), count(5, 1), count(50, 20)];
-        let totals = totals(&rows, &counts, 2);
+        let totals = totals(&rows, &counts, &[false, false]);
         assert_eq!(totals[0], BudgetTotal { within: 50, over: 50 });
         assert_eq!(totals[1], BudgetTotal { within: 5, over: 1 });
     }
 
     #[test]
+    fn a_budget_that_watches_counts_a_query_once_too() {
+        // The same 100 queries come to both steps.
+        let rows = [row(0, 0), row(0, 1)];
+        let totals = totals(&rows, &[count(70, 30), count(80, 20)], &[true]);
+        assert_eq!(totals[0], BudgetTotal { within: 70, over: 30 });
+    }
+
+    #[test]
     fn a_budget_of_two_zones_counts_both() {
         let rows = [row(0, 0), row(0, 0)];
-        let totals = totals(&rows, &[count(7, 1), count(2, 4)], 1);
+        let totals = totals(&rows, &[count(7, 1), count(2, 4)], &[false]);
         assert_eq!(totals[0], BudgetTotal { within: 9, over: 5 });
     }
 }

@@ -63,7 +63,7 @@ fn a_walk_of_glibc_is_recognised_and_explained() -> Result<()> {
         walk["reason"].as_str().is_some_and(|reason| reason.contains("ndots")),
         "{walk}"
     );
-    guard.wait_counter("dnsguard_search_walk_wasted_queries_total", &[], 80, PATIENCE)?;
+    guard.wait_counter("dnsguard_search_walk_wasted_queries_total", &[], 40, PATIENCE)?;
     ensure!(guard.events_of("trip")?.is_empty(), "a walk is no loop");
     guard.stop()
 }

@@ -33,7 +33,7 @@ const ROOM: usize = 512;
 /// What each table of the queries that one budget sheds has room for: each has at least 1 % of them to count.
 const SHED_ROOM: usize = 128;
 /// Budgets and rules that are looked at apart, each on each interface: for those that shed at the same time.
-const MAX_BOARDS: usize = 32;
+const MAX_BOARDS: usize = 8;
 /// Nanoseconds without a sample after which the next one is about another storm: 2 s.
 pub(crate) const PAUSE_NS: u64 = 2_000_000_000;
 

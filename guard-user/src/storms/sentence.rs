@@ -6,12 +6,9 @@ use super::Limiter;
 use crate::{
     config::mode_word,
     events::OverBudget,
+    link_local::AWS_LIMIT,
     offenders::{Rule, Shedder},
 };
-
-/// Packets per second that an elastic network interface lets through to link-local services (Amazon VPC user guide,
-/// "DNS quotas").
-const AWS_LIMIT: u64 = 1_024;
 
 /// A storm is on.
 pub(super) fn over(event: &OverBudget, scope: Scope, shedder: Shedder) -> String {
