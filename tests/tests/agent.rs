@@ -78,7 +78,8 @@ struct Standing {
     programs: BTreeSet<u32>,
     links: BTreeSet<u32>,
     maps: BTreeSet<u32>,
-    /// Those of the maps that outlive the agent. Constants, such as `.rodata`, come and go with a program.
+    /// Those of the maps that outlive the agent. Constants, such as `.rodata`, come and go with a program, and so does
+    /// `DESKS`, which holds nothing from one packet to the next.
     pinned: BTreeSet<u32>,
 }
 
@@ -104,7 +105,7 @@ impl Standing {
             .collect();
         let pinned = loaded_maps()
             .flatten()
-            .filter(|map| maps.contains(&map.id()) && !map.name().contains(&b'.'))
+            .filter(|map| maps.contains(&map.id()) && !map.name().contains(&b'.') && map.name() != b"DESKS")
             .map(|map| map.id())
             .collect();
         ensure!(!maps.is_empty(), "the programs {programs:?} have no maps");
