@@ -231,7 +231,7 @@ fn totals(rows: &[BudgetRow], counts: &[RowCount], watches: &[bool]) -> Vec<Budg
         steps[row.step].over += count.over;
     }
     let total = |(steps, watches): (Vec<RowCount>, &bool)| {
-        let within = steps.iter().map(|step| step.within);
+        let mut within = steps.iter().map(|step| step.within);
         let over = steps.iter().map(|step| step.over);
         if *watches {
             BudgetTotal {
@@ -240,7 +240,7 @@ fn totals(rows: &[BudgetRow], counts: &[RowCount], watches: &[bool]) -> Vec<Budg
             }
         } else {
             BudgetTotal {
-                within: within.last().unwrap_or(0),
+                within: within.next_back().unwrap_or(0),
                 over: over.sum(),
             }
         }
