@@ -30,9 +30,14 @@ pub(crate) enum DeviceError {
     Unreadable { path: PathBuf, source: io::Error },
 }
 
+/// All the interfaces that cannot be guarded.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub(crate) struct DeviceErrors(Vec<DeviceError>);
+
 impl Device {
-    /// Looks all of these up; fails with every one that cannot be guarded.
-    pub(crate) fn find_all(names: &[String]) -> Result<Vec<Self>, Vec<DeviceError>> {
+    /// Looks all of these up; fails with every one that cannot be guarded, in one line.
+    pub(crate) fn find_all(names: &[String]) -> Result<Vec<Self>, DeviceErrors> {
         let mut devices = Vec::new();
         let mut errors = Vec::new();
         for name in names {
@@ -41,7 +46,11 @@ impl Device {
                 Err(error) => errors.push(error),
             }
         }
-        if errors.is_empty() { Ok(devices) } else { Err(errors) }
+        if errors.is_empty() {
+            Ok(devices)
+        } else {
+            Err(DeviceErrors(errors))
+        }
     }
 
     /// Looks an interface up by its name.

@@ -21,7 +21,7 @@ use crate::{
     ethtool::Statistics,
     events::Event,
     snapshot::Snapshot,
-    watch::link_local_packets,
+    storms::LinkCount,
 };
 
 /// Between two questions to a driver: each is a command to the device.
@@ -66,7 +66,7 @@ impl Seen {
     /// What the link-local budget of an interface let through since the last call; `None` if it has none.
     fn since(&mut self, device: &str, snapshot: &Snapshot) -> Option<LinkLocal> {
         let link = snapshot.links.get(device)?;
-        let packets = link_local_packets(snapshot.devices.get(device)?);
+        let packets = LinkCount::of(snapshot.devices.get(device)?).passed();
         let before = self.0.insert(device.to_owned(), packets).unwrap_or(packets);
         Some(LinkLocal {
             packets: packets.saturating_sub(before),

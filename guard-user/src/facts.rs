@@ -65,10 +65,7 @@ fn is_on_one_link(address: IpAddr) -> bool {
 
 /// Says why the link-local services of an interface cannot be found now, and what to do, if they cannot.
 pub(crate) fn check_services(interface: &str, vpc: Option<(Ipv4Addr, u8)>) -> Result<(), String> {
-    Device::find_all(&[interface.to_owned()]).map_err(|errors| {
-        let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
-        errors.join("; ")
-    })?;
+    Device::find_all(&[interface.to_owned()]).map_err(|errors| errors.to_string())?;
     let host = Host::read().map_err(|error| format!("cannot read the addresses of this host: {error}"))?;
     let found = link_local::destinations(interface, &host, vpc);
     found.map(drop).map_err(|error| error.to_string())

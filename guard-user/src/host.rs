@@ -4,8 +4,9 @@ use std::{fs, io, net::IpAddr};
 
 use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
 
-/// Where nameservers are written: what programs read, and what systemd-resolved keeps behind 127.0.0.53.
-pub(crate) const RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+/// Where nameservers and search lists are written: what programs read, and what systemd-resolved keeps behind
+/// 127.0.0.53.
+const RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 
 /// The addresses of this host's interfaces, and its nameservers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,8 +33,7 @@ impl Host {
     ///
     /// What the kernel says to a list of addresses. A file of nameservers that cannot be read has none.
     pub(crate) fn read() -> io::Result<Self> {
-        let files = RESOLV_CONF.iter().filter_map(|path| fs::read_to_string(path).ok());
-        let nameservers = files.flat_map(|text| nameservers(&text)).collect();
+        let nameservers = resolv_confs().flat_map(|text| nameservers(&text)).collect();
         Ok(Self::new(addresses()?, nameservers))
     }
 
@@ -56,6 +56,11 @@ impl Host {
     pub(crate) fn asks(&self, nameserver: IpAddr) -> bool {
         self.nameservers.contains(&nameserver)
     }
+}
+
+/// The files of resolv.conf(5) that can be read.
+pub(crate) fn resolv_confs() -> impl Iterator<Item = String> {
+    RESOLV_CONF.iter().filter_map(|path| fs::read_to_string(path).ok())
 }
 
 fn addresses() -> io::Result<Vec<Address>> {

@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
@@ -14,7 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use aya::maps::{MapData, RingBuf};
 use guard_common::{
     abi::device_slot,
@@ -39,7 +38,7 @@ use crate::{
     device::Device,
     drivers,
     events::{Event, Output},
-    host::RESOLV_CONF,
+    host::resolv_confs,
     host_policy::HostPolicy,
     http::Server,
     loops::Loops,
@@ -73,10 +72,7 @@ async fn serve(config: &Config, format: EventFormat, object: Option<&Path>) -> a
     };
 
     // Looked up before anything is loaded: a wrong name must not cost what an agent before this one left in force.
-    let devices = Device::find_all(&config.attach.interfaces).map_err(|errors| {
-        let lines: Vec<_> = errors.iter().map(ToString::to_string).collect();
-        anyhow!("{}", lines.join("; "))
-    })?;
+    let devices = Device::find_all(&config.attach.interfaces)?;
 
     let with_drivers = devices.iter().filter(|device| !device.loopback);
     let with_drivers = with_drivers.map(|device| device.name.clone()).collect();
@@ -118,7 +114,8 @@ async fn serve(config: &Config, format: EventFormat, object: Option<&Path>) -> a
         samples: started.samples,
         host: started.host,
         drivers,
-        ticks: 0,
+        // The first tick looks at everything: the metrics are there before anybody is told that the guard is ready.
+        ticks: TICKS_PER_LOOK - 1,
         loops: Loops::new(config.metrics.top),
         output,
         attachments: datapath.attachments().to_vec(),
@@ -130,10 +127,7 @@ async fn serve(config: &Config, format: EventFormat, object: Option<&Path>) -> a
         #[cfg(feature = "kernel-log")]
         kernel_log: datapath.take_log(),
     };
-    if let Ok(now_ns) = monotonic_ns() {
-        agent.tick();
-        agent.look(&agent.device_counters(|_| true), now_ns);
-    }
+    agent.tick();
     let interfaces = config.attach.interfaces.clone();
     agent
         .output
@@ -189,11 +183,7 @@ fn start(
     let samples = datapath.take_samples()?;
     let events = sys::wait_for(datapath.take_events()?).context("cannot wait for the ring buffer")?;
     output.tell(&Event::policy(generation, config.mode), SystemTime::now());
-    let resolv_confs: Vec<_> = RESOLV_CONF
-        .iter()
-        .filter_map(|path| fs::read_to_string(path).ok())
-        .collect();
-    let suffixes = Suffixes::new(&config.search_suffixes, &resolv_confs);
+    let suffixes = Suffixes::new(&config.search_suffixes, &resolv_confs().collect::<Vec<_>>());
     let watch = Watch::new(config, &compiled, host.facts(), suffixes);
 
     let failures = datapath.attach(host.devices(), config);
@@ -241,6 +231,7 @@ struct Agent {
     host: HostPolicy,
     /// News of the network drivers.
     drivers: Receiver<Event>,
+    /// Ticks since the last look.
     ticks: u32,
     loops: Loops,
     output: Output,
@@ -350,10 +341,7 @@ impl Agent {
         match rows.collect::<Result<Vec<_>, _>>() {
             Ok(rows) => {
                 let attachments = &self.attachments;
-                let name = |ifindex| {
-                    let found = attachments.iter().find(|one| one.ifindex == ifindex);
-                    found.map(|attachment| attachment.device.clone())
-                };
+                let name = |ifindex| device_name(attachments, ifindex).map(str::to_owned);
                 let events = self.watch.on_counts(&rows, &devices, name, now_ns);
                 self.tell_all(&events);
             }
@@ -423,8 +411,8 @@ impl Agent {
 
         let mut counted = Snapshot::default();
         for (ifindex, counters) in devices {
-            if let Some(attachment) = self.attachments.iter().find(|one| one.ifindex == *ifindex) {
-                counted.add_counters(&attachment.device, counters);
+            if let Some(device) = device_name(&self.attachments, *ifindex) {
+                counted.add_counters(device, counters);
             }
         }
         let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
@@ -436,6 +424,12 @@ impl Agent {
         snapshot.held = self.loops.held();
         self.watch.show(&mut snapshot, now_ns);
     }
+}
+
+/// The name of an interface that the guard is attached to.
+fn device_name(attachments: &[Attachment], ifindex: u32) -> Option<&str> {
+    let found = attachments.iter().find(|one| one.ifindex == ifindex);
+    found.map(|attachment| attachment.device.as_str())
 }
 
 /// Now, on the clock that the kernel's programs read.

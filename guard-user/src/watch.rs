@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use guard_common::{
-    budget::{Scope, Service},
-    counter::{Counters, RowCount, link_index},
+    budget::Scope,
+    counter::{Counters, RowCount},
     policy::Mode,
     sample::Sample,
 };
@@ -27,8 +27,10 @@ pub(crate) struct Watch {
     offenders: Offenders,
     search: Search,
     storms: Storms,
-    /// Name and packets per second of each budget, and whether it only watches.
-    budgets: Vec<(String, f64, bool)>,
+    /// Name and packets per second of each budget.
+    budgets: Vec<(String, f64)>,
+    /// Whether each budget only watches.
+    watches: Vec<bool>,
     rows: Vec<BudgetRow>,
     counts: Vec<BudgetTotal>,
     /// Interface index and name of each link-local budget.
@@ -56,8 +58,10 @@ impl Watch {
             _ => Mode::Observe,
         };
         let mut limiters = Vec::new();
+        let mut watches = Vec::new();
         for (place, budget) in config.budgets.iter().enumerate() {
             let (_, excess_mode) = budget.excess.in_mode(budget.mode);
+            watches.push(matches!(excess_mode, Mode::Observe));
             limiters.push(Limiter {
                 shedder: Shedder::Budget(place),
                 name: budget.name.clone(),
@@ -107,12 +111,9 @@ impl Watch {
             budgets: config
                 .budgets
                 .iter()
-                .map(|budget| {
-                    let (_, excess_mode) = budget.excess.in_mode(budget.mode);
-                    let watches = matches!(excess_mode, Mode::Observe);
-                    (budget.name.clone(), budget.allowance.limit.rate(), watches)
-                })
+                .map(|budget| (budget.name.clone(), budget.allowance.limit.rate()))
                 .collect(),
+            watches,
             rows: compiled.rows.clone(),
             counts: vec![BudgetTotal::default(); config.budgets.len()],
             links,
@@ -151,8 +152,7 @@ impl Watch {
         device: impl Fn(u32) -> Option<String>,
         now_ns: u64,
     ) -> Vec<Event> {
-        let watches: Vec<_> = self.budgets.iter().map(|(.., watches)| *watches).collect();
-        self.counts = totals(&self.rows, rows, &watches);
+        self.counts = totals(&self.rows, rows, &self.watches);
         for (place, total) in self.counts.iter().enumerate() {
             let count = Count {
                 offered: total.within + total.over,
@@ -206,17 +206,9 @@ impl Watch {
         };
         let link_local = (!self.links.is_empty()).then(|| count(LinkLocal::NAME, self.link_limit, &self.link_total));
         let budgets = self.budgets.iter().zip(&self.counts);
-        let budgets = budgets.map(|((name, limit, _), total)| count(name, *limit, total));
+        let budgets = budgets.map(|((name, limit), total)| count(name, *limit, total));
         snapshot.budgets = link_local.into_iter().chain(budgets).collect();
     }
-}
-
-/// What an interface has sent to link-local services so far.
-pub(crate) fn link_local_packets(counters: &Counters) -> u64 {
-    Service::ALL
-        .iter()
-        .map(|service| counters.0[link_index(*service)])
-        .sum()
 }
 
 /// What the rows of each budget counted. A query is charged to one row of each step. One that acts ends at the step that

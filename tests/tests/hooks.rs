@@ -576,7 +576,19 @@ fn is_answered_in_its_vlan(xdp: &str, hook: &str) -> Result<()> {
     let mut command = programs::locate("tcpdump")?.command();
     // The kernel keeps a tag beside the frame; tcpdump puts it back. It stays root: the user that Debian's changes to comes
     // with an installed package only.
-    command.args(["-i", WIRE, "-Q", "in", "-e", "-n", "-l", "--immediate-mode", "-Z", "root", "vlan"]);
+    command.args([
+        "-i",
+        WIRE,
+        "-Q",
+        "in",
+        "-e",
+        "-n",
+        "-l",
+        "--immediate-mode",
+        "-Z",
+        "root",
+        "vlan",
+    ]);
     let dump = there.spawn(command)?;
     wait_for(|| dump.log().contains("listening on")).context("tcpdump does not start")?;
     for vlans in [vec![7], vec![8, 9]] {

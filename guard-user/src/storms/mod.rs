@@ -280,7 +280,8 @@ impl LinkCount {
         }
     }
 
-    fn passed(&self) -> u64 {
+    /// Packets that went out, to whatever service.
+    pub(crate) fn passed(&self) -> u64 {
         self.passed.iter().sum()
     }
 

@@ -1,8 +1,8 @@
 //! `cargo xtask demo`: real trouble between real resolvers, without the guard and with it.
 //!
 //! Two halves, in two processes. [`preparation`] fetches, builds, and belongs to the person; then it becomes the
-//! [`scene`], as root, which only measures: [`looped`], [`storm`] or [`flood`]. All that a scene starts lives in network namespaces
-//! that die with it, so there is nothing to clean up, however it ends.
+//! [`scene`], as root, which only measures: [`looped`], [`storm`] or [`flood`]. All that a scene starts lives in network
+//! namespaces that die with it, so there is nothing to clean up, however it ends.
 
 mod flood;
 mod host;

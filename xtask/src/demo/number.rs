@@ -25,12 +25,17 @@ pub(crate) fn rate(pps: f64) -> String {
     }
 }
 
-/// A share of good clients. Rounded down: 100 % means all.
+/// A share of good clients.
 pub(crate) fn share(ratio: f64) -> String {
+    format!("{} %", percent(ratio))
+}
+
+/// A share of good clients in percent. Rounded down: 100 means all.
+pub(crate) fn percent(ratio: f64) -> String {
     if ratio >= 1.0 {
-        "100 %".to_owned()
+        "100".to_owned()
     } else {
-        format!("{:.1} %", (ratio * 1_000.0).floor() / 10.0)
+        format!("{:.1}", (ratio * 1_000.0).floor() / 10.0)
     }
 }
 

@@ -43,20 +43,12 @@ pub(crate) fn render(outcome: &Outcome, verdict: &Verdict, paint: bool) -> Strin
 
 fn cells(one: &Measurement) -> [String; 8] {
     let thousands = |pps: f64| number::grouped((pps / 1_000.0).round() as u64);
-    // Rounded down: 100 means all.
-    let share = |ratio: f64| {
-        if ratio >= 1.0 {
-            "100".to_owned()
-        } else {
-            format!("{:.1}", (ratio * 1_000.0).floor() / 10.0)
-        }
-    };
     let milliseconds = |us: f64| match us {
         0.0 => "-".to_owned(),
         0.0..10_000.0 => format!("{:.2}", us / 1_000.0),
         _ => format!("{:.0}", us / 1_000.0),
     };
-    let [other, network, address] = one.answered.map(share);
+    let [other, network, address] = one.answered.map(number::percent);
     [
         thousands(one.offered_pps),
         thousands(one.taken_pps),
