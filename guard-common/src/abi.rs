@@ -1,7 +1,7 @@
 //! What kernel object and agent agree on: names and sizes of the maps, and their version.
 
 /// Goes up with every change to a layout or to a map: pins of another version are never reused.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Array of one [`crate::policy::Control`].
 pub const CONTROL: &str = "CONTROL";
@@ -11,6 +11,8 @@ pub const POLICIES: &str = "POLICIES";
 pub const KEYS: &str = "KEYS";
 /// Array of [`crate::flow::FlowLine`].
 pub const FLOWS: &str = "FLOWS";
+/// Array of [`crate::marks::MarkLine`].
+pub const MARKS: &str = "MARKS";
 /// Array of [`crate::remedy::Allowance`].
 pub const ALLOWANCES: &str = "ALLOWANCES";
 /// Per-CPU array of [`crate::counter::Counters`]; the index is the interface index modulo [`DEVICE_SLOTS`].
@@ -32,6 +34,8 @@ pub const SAMPLES: &str = "SAMPLES";
 pub const KEY_BUCKETS: usize = 16_384;
 /// Lines of eight flows: 1 MiB.
 pub const FLOW_LINES: usize = 16_384;
+/// Lines of six marks: 256 KiB.
+pub const MARK_LINES: usize = 2_048;
 /// Allowances: 128 KiB.
 pub const ALLOWANCE_SLOTS: usize = 16_384;
 /// Interfaces that are counted apart: 256 KiB for each CPU.
@@ -62,6 +66,12 @@ pub const fn flow_line(digest: u64) -> u32 {
     (digest >> 32) as u32 & (FLOW_LINES as u32 - 1)
 }
 
+/// The line of `MARKS` in which a mark with this digest lives.
+#[inline(always)]
+pub const fn mark_line(digest: u64) -> u32 {
+    (digest >> 32) as u32 & (MARK_LINES as u32 - 1)
+}
+
 /// The line of `METERS` in which a meter with this tag lives.
 #[inline(always)]
 pub const fn meter_line(tag: u64) -> u32 {
@@ -88,6 +98,7 @@ mod user {
         counter::{Counters, RowCount},
         flow::FlowLine,
         judge::KeyBucket,
+        marks::MarkLine,
         policy::{Control, Policy},
         remedy::Allowance,
     };
@@ -102,5 +113,5 @@ mod user {
         };
     }
 
-    plain_data!(Allowance Control Counters FlowLine KeyBucket LinkBudget MeterLine Policy RowCount);
+    plain_data!(Allowance Control Counters FlowLine KeyBucket LinkBudget MarkLine MeterLine Policy RowCount);
 }

@@ -1,6 +1,6 @@
 //! Addresses of either family in one form.
 
-use crate::key::Secret;
+use crate::{choice, key::Secret};
 
 /// An IPv6 address, or an IPv4 address mapped into `::ffff:0:0/96` (RFC 4291 section 2.5.5.2): four words that hold
 /// the sixteen bytes in the order in which they go over the wire.
@@ -25,11 +25,11 @@ impl Address {
         a | b | (c ^ MAPPED) == 0
     }
 
-    /// Whether it is the same address, by one comparison (see [`Prefix::contains`]).
+    /// Whether it is the same address, by one comparison (see [`crate::choice`]).
     #[inline(always)]
-    pub const fn is(&self, other: &Self) -> bool {
+    pub fn is(&self, other: &Self) -> bool {
         let (a, b) = (&self.0, &other.0);
-        core::hint::black_box((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3])) == 0
+        choice::is_zero((a[0] ^ b[0]) | (a[1] ^ b[1]) | (a[2] ^ b[2]) | (a[3] ^ b[3])) != 0
     }
 
     /// The sixteen bytes in network order.
@@ -98,15 +98,20 @@ impl Prefix {
         Address(self.mask)
     }
 
-    /// Whether the range holds this address.
+    /// Whether the range holds this address, by one comparison.
     #[inline(always)]
-    pub const fn contains(&self, address: &Address) -> bool {
+    pub fn contains(&self, address: &Address) -> bool {
+        self.bit_of(address) != 0
+    }
+
+    /// The same, as 1 or 0 (see [`crate::choice`]).
+    #[inline(always)]
+    pub(crate) fn bit_of(&self, address: &Address) -> u64 {
         let Self { address: a, mask: m } = self;
         let b = &address.0;
         let differing =
             ((b[0] & m[0]) ^ a[0]) | ((b[1] & m[1]) ^ a[1]) | ((b[2] & m[2]) ^ a[2]) | ((b[3] & m[3]) ^ a[3]);
-        // One comparison, as it stands: of four in a row, the kernel's verifier would follow every way out.
-        core::hint::black_box(differing) == 0
+        choice::is_zero(differing)
     }
 }
 

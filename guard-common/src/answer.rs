@@ -14,13 +14,12 @@
 use crate::{
     bytes::{Bytes, BytesMut},
     packet::{Family, Packet},
-    question::{FLAG_OPCODE, FLAG_QR, FLAG_RD, HEADER_LEN, Message},
+    question::{FLAG_OPCODE, FLAG_QR, FLAG_RD, HEADER_LEN, Message, TYPE_OPT},
 };
 
 const FLAG_RA: u16 = 0x0080;
 const FLAG_CD: u16 = 0x0010;
 
-const TYPE_OPT: u16 = 41;
 /// Owner, type, class, TTL and length of an OPT record (RFC 6891 section 6.1.2).
 const OPT_LEN: usize = 11;
 /// The DO bit in the upper half of the OPT record's flags (RFC 3225).
@@ -318,7 +317,7 @@ fn sum<B: Bytes + ?Sized>(frame: &B, at: usize, len: usize, start: u64) -> Optio
 
 /// Folds a sum to 16 bits.
 #[inline(always)]
-const fn fold(total: u64) -> u16 {
+pub(crate) const fn fold(total: u64) -> u16 {
     let total = (total & 0xffff_ffff) + (total >> 32);
     let total = (total & 0xffff_ffff) + (total >> 32);
     let total = (total & 0xffff) + (total >> 16);

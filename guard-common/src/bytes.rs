@@ -23,6 +23,8 @@ pub trait BytesMut: Bytes {
     fn put_be16(&mut self, at: usize, value: u16) -> Option<()>;
     /// Writes four bytes as they lie in memory.
     fn put_ne32(&mut self, at: usize, value: u32) -> Option<()>;
+    /// Writes eight bytes, the least significant one first.
+    fn put_le64(&mut self, at: usize, value: u64) -> Option<()>;
 }
 
 fn window<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
@@ -60,6 +62,11 @@ impl BytesMut for [u8] {
 
     fn put_ne32(&mut self, at: usize, value: u32) -> Option<()> {
         *self.get_mut(at..)?.first_chunk_mut()? = value.to_ne_bytes();
+        Some(())
+    }
+
+    fn put_le64(&mut self, at: usize, value: u64) -> Option<()> {
+        *self.get_mut(at..)?.first_chunk_mut()? = value.to_le_bytes();
         Some(())
     }
 }

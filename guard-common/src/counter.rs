@@ -69,6 +69,14 @@ pub enum Counter {
     LinkOther,
     /// Samples that found their ring buffer full.
     SamplesLost,
+    /// Breakers that opened because a mark came back.
+    Proofs,
+    /// Queries that were marked.
+    Marked,
+    /// Queries that were to be marked and were not: too many marks are out.
+    NotMarked,
+    /// Responses whose question got its own spelling back.
+    Restored,
 }
 
 /// The counter of the packets to a link-local service.
@@ -125,7 +133,7 @@ pub struct RowCount {
     pub over: u64,
 }
 
-const _: () = assert!((Counter::SamplesLost as usize) < FIRST_ACTION);
+const _: () = assert!((Counter::Restored as usize) < FIRST_ACTION);
 const _: () = assert!(link_index(Service::Other) == Counter::LinkOther as usize);
 const _: () = assert!(action_index(Verdict::WouldDrop, Reason::Recursion) < COUNTERS);
 

@@ -43,8 +43,10 @@ pub struct Event {
     pub qclass: u16,
     /// Bytes of the name that count.
     pub name_len: u16,
-    /// Nothing.
-    pub spare: u32,
+    /// Bits of the proof, if it is one.
+    pub bits: u16,
+    /// 1 where the pace speaks for a loop as well.
+    pub rapid: u16,
     /// Source address of the packet, IPv4 mapped.
     pub source: [u32; 4],
     /// Destination address of the packet, IPv4 mapped.
@@ -96,7 +98,8 @@ impl Event {
             qtype: quarter(fourth, 6),
             qclass: quarter(fifth, 0),
             name_len: quarter(fifth, 2),
-            spare: half(fifth, 4),
+            bits: quarter(fifth, 4),
+            rapid: quarter(fifth, 6),
             source: [
                 half(addresses[0], 0),
                 half(addresses[0], 4),

@@ -7,27 +7,31 @@
 //! The table is a flat array of cache lines of eight entries. An entry is a single word, so that CPUs that race for it
 //! tear nothing: the worst that happens is that one sighting is forgotten.
 
-use crate::time::Ticks;
+use crate::{choice, time::Ticks};
 
 /// Entries in a line.
 pub const ENTRIES: usize = 8;
 
 /// A cache line of the table, picked by a hash of the flow. An entry is, from its top bit: 32 bits of the flow's
-/// digest, one that says whether it has gone the other way since, 11 of its place, 20 of the time it was last seen there,
-/// in units of 8 ticks; 0 is empty.
+/// digest, one that says whether it has gone the other way since, 11 of its place, one that says whether its name is all
+/// small letters, one that says whether it was marked, 18 of the time it was last seen there, in units of 8 ticks; 0 is
+/// empty.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FlowLine {
     entries: [u64; ENTRIES],
 }
 
-const TIME_BITS: u32 = 20;
+const TIME_BITS: u32 = 18;
 const TIME_MASK: u32 = (1 << TIME_BITS) - 1;
 const TIME_UNIT_SHIFT: u32 = 3;
+const MARKED: u64 = 1 << TIME_BITS;
+const PLAIN: u64 = 1 << (TIME_BITS + 1);
+const PLACE_SHIFT: u32 = TIME_BITS + 2;
 const PLACE_BITS: u32 = 11;
 const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
 /// The bit that is set once the flow, which came in at its place, has gone out since, or the other way round.
-const TURNED_SHIFT: u32 = TIME_BITS + PLACE_BITS;
+const TURNED_SHIFT: u32 = PLACE_SHIFT + PLACE_BITS;
 
 /// Units (8 ticks) after which a flow is forgotten: 30 s, the time after which no stub resolver still waits.
 const LIFE: u32 = 3_600;
@@ -87,38 +91,88 @@ impl Place {
     }
 }
 
-impl FlowLine {
-    /// Notes that the flow passes here now, and tells what was known of it. `rapid_ticks` is the pace below which a
-    /// repeat is no client's.
+/// What the response to a flow meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Whether its query was let through.
+    pub asked: bool,
+    /// Whether that was all small letters.
+    pub plain: bool,
+    /// Whether that was marked.
+    pub marked: bool,
+}
+
+impl Settled {
+    /// Both in one number.
     #[inline(always)]
-    pub fn sight(&mut self, digest: u32, place: Place, now: Ticks, rapid_ticks: u32) -> Sighting {
+    pub const fn number(self) -> u32 {
+        self.asked as u32 | (self.plain as u32) << 1 | (self.marked as u32) << 2
+    }
+
+    /// What is in a number.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        Self {
+            asked: number & 1 == 1,
+            plain: number >> 1 & 1 == 1,
+            marked: number >> 2 & 1 == 1,
+        }
+    }
+
+    /// Whether a mark may have changed how the response is spelled: it was put on this query, or on another one that was
+    /// joined with it. Of a query that is not known, nobody can tell.
+    #[inline(always)]
+    pub const fn may_be_respelled(self) -> bool {
+        self.plain || self.marked || !self.asked
+    }
+}
+
+impl FlowLine {
+    /// Notes that the flow passes here now, and tells what was known of it. `plain` says whether its name is all small
+    /// letters; `rapid_ticks` is the pace below which a repeat is no client's.
+    ///
+    /// One way through, whatever is found (see [`crate::choice`]).
+    #[inline(always)]
+    pub fn sight(&mut self, digest: u32, place: Place, plain: bool, now: Ticks, rapid_ticks: u32) -> Sighting {
         let time = (now.0 >> TIME_UNIT_SHIFT) & TIME_MASK;
-        let entry = (digest as u64) << 32 | (place.0 << TIME_BITS | time) as u64;
+        let (mut known, mut known_slot) = (0, 0);
+        // The highest age, and in the three bits below it its slot.
         let mut oldest = 0;
-        let mut oldest_age = 0;
+        for slot in 0..ENTRIES as u64 {
+            let word = self.entries[slot as usize];
+            let age = (time.wrapping_sub(word as u32) & TIME_MASK) as u64;
+            let is_known = choice::is_zero((word >> 32) as u32 ^ digest) & choice::is_below(age, LIFE as u64);
+            known = choice::choose(is_known, known, word);
+            known_slot = choice::choose(is_known, known_slot, slot);
+            let is_empty = choice::is_zero(word as u32 | (word >> 32) as u32);
+            let candidate = choice::choose(is_empty, age, TIME_MASK as u64) << 3 | slot;
+            oldest = choice::choose(choice::is_below(oldest, candidate), oldest, candidate);
+        }
+        let age = time.wrapping_sub(known as u32) & TIME_MASK;
+        let elsewhere = (known >> PLACE_SHIFT) as u32 & PLACE_MASK != place.0;
+        if known != 0 && elsewhere && age < TRANSIT {
+            return Sighting::Elsewhere;
+        }
+        let slot = if known == 0 { oldest } else { known_slot } as usize & (ENTRIES - 1);
+        let spelled = known & MARKED | if plain { PLAIN } else { 0 };
+        self.entries[slot] = (digest as u64) << 32 | (place.0 as u64) << PLACE_SHIFT | spelled | time as u64;
+        if known == 0 {
+            Sighting::New
+        } else if age << TIME_UNIT_SHIFT < rapid_ticks {
+            Sighting::Rapid
+        } else {
+            Sighting::Retransmit
+        }
+    }
+
+    /// Notes that a query of the flow goes on with a mark.
+    #[inline(always)]
+    pub fn mark(&mut self, digest: u32) {
         for slot in 0..ENTRIES {
-            let word = self.entries[slot];
-            let age = time.wrapping_sub(word as u32) & TIME_MASK;
-            if (word >> 32) as u32 == digest && word != 0 && age < LIFE {
-                let known = (word as u32) >> TIME_BITS & PLACE_MASK;
-                if known != place.0 && age < TRANSIT {
-                    return Sighting::Elsewhere;
-                }
-                self.entries[slot] = entry;
-                return if age << TIME_UNIT_SHIFT < rapid_ticks {
-                    Sighting::Rapid
-                } else {
-                    Sighting::Retransmit
-                };
-            }
-            let age = if word == 0 { TIME_MASK } else { age };
-            if age >= oldest_age {
-                oldest_age = age;
-                oldest = slot;
+            if self.entries[slot] != 0 && (self.entries[slot] >> 32) as u32 == digest {
+                self.entries[slot] |= MARKED;
             }
         }
-        self.entries[oldest & (ENTRIES - 1)] = entry;
-        Sighting::New
     }
 
     /// Whether a flow that was seen elsewhere goes in this direction for the first time: it came in there and goes out
@@ -129,7 +183,7 @@ impl FlowLine {
         for slot in 0..ENTRIES {
             let word = self.entries[slot];
             if word != 0 && (word >> 32) as u32 == digest {
-                let other_way = ((word as u32) >> TIME_BITS ^ place.0) as u64 & 1;
+                let other_way = (word >> PLACE_SHIFT ^ place.0 as u64) & 1;
                 self.entries[slot] = word | other_way << TURNED_SHIFT;
                 turns |= self.entries[slot] ^ word;
             }
@@ -152,18 +206,21 @@ impl FlowLine {
     }
 
     /// Forgets a flow that got a response, an error as well: whoever asks again after it repeats himself for a reason.
-    ///
-    /// False if the flow is not known: nobody asked, or nobody was let through.
     #[inline(always)]
-    pub fn settle(&mut self, digest: u32) -> bool {
-        let mut known = false;
+    pub fn settle(&mut self, digest: u32) -> Settled {
+        let mut known = 0;
         for slot in 0..ENTRIES {
-            if self.entries[slot] != 0 && (self.entries[slot] >> 32) as u32 == digest {
+            let word = self.entries[slot];
+            if word != 0 && (word >> 32) as u32 == digest {
                 self.entries[slot] = 0;
-                known = true;
+                known = word;
             }
         }
-        known
+        Settled {
+            asked: known != 0,
+            plain: known & PLAIN != 0,
+            marked: known & MARKED != 0,
+        }
     }
 }
 
@@ -183,57 +240,92 @@ mod tests {
     #[test]
     fn a_client_retransmit_is_not_rapid() {
         let mut line = FlowLine::default();
-        assert_eq!(line.sight(7, HERE, at(0), RAPID), Sighting::New);
+        assert_eq!(line.sight(7, HERE, true, at(0), RAPID), Sighting::New);
         for second in [1, 3, 5, 10] {
-            assert_eq!(line.sight(7, HERE, at(second * 1_000), RAPID), Sighting::Retransmit);
+            assert_eq!(
+                line.sight(7, HERE, true, at(second * 1_000), RAPID),
+                Sighting::Retransmit
+            );
         }
     }
 
     #[test]
     fn faster_than_any_client_is_rapid() {
         let mut line = FlowLine::default();
-        line.sight(7, HERE, at(0), RAPID);
-        assert_eq!(line.sight(7, HERE, at(1), RAPID), Sighting::Rapid);
-        assert_eq!(line.sight(7, HERE, at(40), RAPID), Sighting::Rapid);
+        line.sight(7, HERE, true, at(0), RAPID);
+        assert_eq!(line.sight(7, HERE, true, at(1), RAPID), Sighting::Rapid);
+        assert_eq!(line.sight(7, HERE, true, at(40), RAPID), Sighting::Rapid);
     }
 
     #[test]
     fn one_packet_on_several_interfaces_is_one_sighting() {
         let mut line = FlowLine::default();
-        assert_eq!(line.sight(7, HERE, at(0), RAPID), Sighting::New);
-        assert_eq!(line.sight(7, Place::new(4, false), at(0), RAPID), Sighting::Elsewhere);
-        assert_eq!(line.sight(7, HERE, at(1_500), RAPID), Sighting::Retransmit);
+        assert_eq!(line.sight(7, HERE, true, at(0), RAPID), Sighting::New);
+        assert_eq!(
+            line.sight(7, Place::new(4, false), true, at(0), RAPID),
+            Sighting::Elsewhere
+        );
+        assert_eq!(line.sight(7, HERE, true, at(1_500), RAPID), Sighting::Retransmit);
     }
 
     #[test]
     fn a_packet_turns_once_on_its_way() {
         let mut line = FlowLine::default();
         for tries in 0..3 {
-            line.sight(7, HERE, at(tries * 2_000), RAPID);
+            line.sight(7, HERE, true, at(tries * 2_000), RAPID);
             let onward = Place::new(5, false);
-            assert_eq!(line.sight(7, onward, at(tries * 2_000), RAPID), Sighting::Elsewhere);
+            assert_eq!(
+                line.sight(7, onward, true, at(tries * 2_000), RAPID),
+                Sighting::Elsewhere
+            );
             assert!(!line.turns(7, onward));
-            assert_eq!(line.sight(7, THERE, at(tries * 2_000), RAPID), Sighting::Elsewhere);
+            assert_eq!(
+                line.sight(7, THERE, true, at(tries * 2_000), RAPID),
+                Sighting::Elsewhere
+            );
             assert!(line.turns(7, THERE));
             assert!(!line.turns(7, Place::new(6, true)) && !line.turns(8, THERE));
         }
-        assert!(line.is_pending(7, at(4_000)) && line.settle(7));
+        assert!(line.is_pending(7, at(4_000)) && line.settle(7).asked);
     }
 
     #[test]
     fn a_response_settles_the_flow() {
         let mut line = FlowLine::default();
-        line.sight(7, HERE, at(0), RAPID);
-        assert!(line.settle(7));
-        assert!(!line.settle(7));
-        assert_eq!(line.sight(7, HERE, at(1), RAPID), Sighting::New);
+        line.sight(7, HERE, true, at(0), RAPID);
+        assert!(line.settle(7).asked);
+        assert!(!line.settle(7).asked);
+        assert_eq!(line.sight(7, HERE, true, at(1), RAPID), Sighting::New);
+    }
+
+    #[test]
+    fn a_response_may_be_respelled_if_its_query_was_plain_or_marked_or_is_not_known() {
+        let mut line = FlowLine::default();
+        let mut settled = |plain: &[bool], marked: bool| {
+            for (number, plain) in plain.iter().enumerate() {
+                line.sight(7, HERE, *plain, at(number as u32), RAPID);
+            }
+            if marked {
+                line.mark(7);
+                line.mark(8);
+                line.sight(7, HERE, false, at(9), RAPID);
+            }
+            let settled = line.settle(7);
+            assert_eq!(Settled::from_number(settled.number()), settled);
+            (settled.asked, settled.plain, settled.marked, settled.may_be_respelled())
+        };
+        assert_eq!(settled(&[true], false), (true, true, false, true));
+        assert_eq!(settled(&[false], false), (true, false, false, false));
+        assert_eq!(settled(&[false], true), (true, false, true, true));
+        assert_eq!(settled(&[true, true], false), (true, true, false, true));
+        assert_eq!(settled(&[], false), (false, false, false, true));
     }
 
     #[test]
     fn a_flow_is_pending_until_its_response_or_for_two_seconds() {
         let mut line = FlowLine::default();
         assert!(!line.is_pending(7, at(0)));
-        line.sight(7, HERE, at(0), RAPID);
+        line.sight(7, HERE, true, at(0), RAPID);
         assert!(line.is_pending(7, at(0)) && line.is_pending(7, at(1_900)));
         assert!(!line.is_pending(8, at(1)) && !line.is_pending(7, at(2_100)));
         line.settle(7);
@@ -244,17 +336,17 @@ mod tests {
     fn a_full_line_forgets_the_oldest_only() {
         let mut line = FlowLine::default();
         for digest in 1..=8 {
-            line.sight(digest, HERE, at(digest * 100), RAPID);
+            line.sight(digest, HERE, true, at(digest * 100), RAPID);
         }
-        assert_eq!(line.sight(9, HERE, at(900), RAPID), Sighting::New);
-        assert_eq!(line.sight(2, HERE, at(1_000), RAPID), Sighting::Retransmit);
-        assert_eq!(line.sight(1, HERE, at(1_100), RAPID), Sighting::New);
+        assert_eq!(line.sight(9, HERE, true, at(900), RAPID), Sighting::New);
+        assert_eq!(line.sight(2, HERE, true, at(1_000), RAPID), Sighting::Retransmit);
+        assert_eq!(line.sight(1, HERE, true, at(1_100), RAPID), Sighting::New);
     }
 
     #[test]
     fn after_half_a_minute_a_flow_is_new() {
         let mut line = FlowLine::default();
-        line.sight(7, HERE, at(0), RAPID);
-        assert_eq!(line.sight(7, HERE, at(40_000), RAPID), Sighting::New);
+        line.sight(7, HERE, true, at(0), RAPID);
+        assert_eq!(line.sight(7, HERE, true, at(40_000), RAPID), Sighting::New);
     }
 }

@@ -26,28 +26,65 @@ impl Secret {
     }
 }
 
-/// 64 bits that stand for (qname, qtype, qclass); never 0, which marks an empty slot.
+/// 64 bits that stand for (qname, qtype, qclass). It is odd: 0 marks an empty slot.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Key(pub u64);
 
+/// What a walk over the bytes of a question finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hashed {
+    /// The key.
+    pub key: Key,
+    /// Whether its name is spelled without a capital.
+    pub plain: bool,
+}
+
+impl Hashed {
+    /// Both in one number, which is not zero but for one key in 2^63.
+    #[inline(always)]
+    pub const fn number(self) -> u64 {
+        self.key.0 & !1 | self.plain as u64
+    }
+
+    /// What is in a number; `None` for zero.
+    #[inline(always)]
+    pub const fn from_number(number: u64) -> Option<Self> {
+        if number == 0 {
+            return None;
+        }
+        Some(Self {
+            key: Key(number | 1),
+            plain: number & 1 == 1,
+        })
+    }
+}
+
 impl Key {
+    /// The key of the question that lies in `packet`. `None` if the packet is shorter than the question says.
+    pub fn of<B: Bytes + ?Sized>(packet: &B, question: &Question, secret: &Secret) -> Option<Self> {
+        Hashed::read(packet, question, secret).map(|hashed| hashed.key)
+    }
+}
+
+impl Hashed {
     /// Hashes the question that lies in `packet`. `None` if the packet is shorter than the question says.
     #[inline(always)]
-    pub fn of<B: Bytes + ?Sized>(packet: &B, question: &Question, secret: &Secret) -> Option<Self> {
+    pub fn read<B: Bytes + ?Sized>(packet: &B, question: &Question, secret: &Secret) -> Option<Self> {
         let [first, second, third, fourth] = secret.0;
         let length = question.name_len;
         let end = question.name_at + length;
         let mut hash = first;
+        let mut capitals = 0;
         for block in 0..15 {
             if (block + 1) * 16 > length {
                 break;
             }
             let at = question.name_at + block * 16;
-            hash = secret.mix(
-                fold_case(packet.le64(at)?) ^ second,
-                fold_case(packet.le64(at + 8)?) ^ hash,
-            );
+            let (one, other) = (packet.le64(at)?, packet.le64(at + 8)?);
+            let (one_folded, other_folded) = (fold_case(one), fold_case(other));
+            capitals |= one ^ one_folded | other ^ other_folded;
+            hash = secret.mix(one_folded ^ second, other_folded ^ hash);
         }
         // The last sixteen bytes end where the name ends. They overlap the last block, and for a short name they reach
         // back into the twenty bytes of UDP and DNS header in front of it: those are shifted out.
@@ -55,10 +92,15 @@ impl Key {
         let low = packet
             .le64(end - 16)?
             .unbounded_shr(16_usize.saturating_sub(length) as u32 * 8);
-        hash = secret.mix(fold_case(low) ^ second, fold_case(high) ^ hash);
+        let (low_folded, high_folded) = (fold_case(low), fold_case(high));
+        capitals |= low ^ low_folded | high ^ high_folded;
+        hash = secret.mix(low_folded ^ second, high_folded ^ hash);
         let rest = (length as u64) << 32 | (question.qtype as u64) << 16 | question.qclass as u64;
         hash = secret.mix(hash ^ third, rest ^ fourth);
-        Some(Self(if hash == 0 { 1 } else { hash }))
+        Some(Self {
+            key: Key(hash | 1),
+            plain: capitals == 0,
+        })
     }
 }
 
@@ -147,6 +189,16 @@ mod tests {
             let mut other = name.clone();
             other[at.index(name.len())] ^= flip;
             prop_assert_eq!(key(&name, 1) == key(&other, 1), name.eq_ignore_ascii_case(&other));
+        }
+
+        #[test]
+        fn a_name_without_a_capital_is_plain(name in proptest::collection::vec(any::<u8>(), 1..256)) {
+            let mut packet = std::vec![b'X'; 20];
+            packet.extend_from_slice(&name);
+            let question = Question { name_at: 20, name_len: name.len(), qtype: 1, qclass: 1 };
+            let hashed = Hashed::read(packet.as_slice(), &question, &SECRET).unwrap();
+            prop_assert_eq!(hashed.plain, !name.iter().any(u8::is_ascii_uppercase));
+            prop_assert_eq!(Hashed::from_number(hashed.number()), Some(hashed));
         }
 
         #[test]

@@ -13,23 +13,28 @@
 //! The layouts shared between kernel and agent (`abi`, `policy`, `counter`, `event`, `judge::KeyBucket`) are declared
 //! here once.
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod abi;
 pub mod address;
 pub mod answer;
 pub mod budget;
 pub mod bytes;
+pub mod case;
+mod choice;
 pub mod counter;
 pub mod event;
 pub mod flow;
 pub mod hygiene;
 pub mod judge;
 pub mod key;
+pub mod marks;
 pub mod packet;
 pub mod policy;
 pub mod question;
 pub mod remedy;
 pub mod sample;
+pub mod spelling;
 pub mod time;
 
 #[cfg(test)]

@@ -193,16 +193,15 @@ impl Policy {
     /// Whether one of the ranges holds this address.
     #[inline(always)]
     pub fn holds(&self, ranges: Ranges, address: &Address) -> bool {
+        let mut held = 0;
         for index in 0..MAX_RANGES {
             if index >= ranges.count as usize {
                 break;
             }
             // The mask is the bound that the kernel's verifier follows.
-            if self.ranges[(ranges.first as usize + index) & (MAX_RANGES - 1)].contains(address) {
-                return true;
-            }
+            held |= self.ranges[(ranges.first as usize + index) & (MAX_RANGES - 1)].bit_of(address);
         }
-        false
+        held != 0
     }
 
     /// Watch, or act.
@@ -253,15 +252,14 @@ impl Policy {
     /// Whether this address gets answers.
     #[inline(always)]
     pub fn trusts(&self, address: &Address) -> bool {
+        let mut trusted = 0;
         for index in 0..MAX_TRUSTED {
             if index as u32 >= self.trusted_len {
                 break;
             }
-            if self.trusted[index].contains(address) {
-                return true;
-            }
+            trusted |= self.trusted[index].bit_of(address);
         }
-        false
+        trusted != 0
     }
 }
 
@@ -296,6 +294,7 @@ mod tests {
                 hold_ticks: 1,
                 hold_max_ticks: 1,
                 test_ticks: 1,
+                marks: 0,
             },
         )
     }

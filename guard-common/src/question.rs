@@ -23,6 +23,9 @@ pub const FLAG_RD: u16 = 0x0100;
 /// The RCODE bits of the flags word.
 pub const FLAG_RCODE: u16 = 0x000f;
 
+/// TYPE OPT, the pseudo record of EDNS (RFC 6891).
+pub(crate) const TYPE_OPT: u16 = 41;
+
 /// RCODE NOERROR.
 pub const NOERROR: u8 = 0;
 /// RCODE NXDOMAIN.
@@ -215,6 +218,22 @@ impl Name {
     pub const fn from_number(number: u64) -> Self {
         Self(number)
     }
+}
+
+/// Whether nobody has signed the query whose question, behind a header of [`HEADER_LEN`] bytes, is this: its answer and
+/// authority sections are empty, and so is the additional one but for an OPT record. A signature (TSIG, RFC 8945; SIG(0),
+/// RFC 2931) covers the name as it is spelled.
+#[inline(always)]
+pub fn is_unsigned<B: Bytes + ?Sized>(frame: &B, name_at: usize, name_len: usize) -> Option<bool> {
+    if frame.ne32(name_at - 6)? != 0 {
+        return Some(false);
+    }
+    let at = name_at + name_len + 4;
+    Some(match frame.be16(name_at - 2)? {
+        0 => true,
+        1 => frame.u8(at)? == 0 && frame.be16(at + 1)? == TYPE_OPT,
+        _ => false,
+    })
 }
 
 #[cfg(test)]

@@ -5,6 +5,9 @@
 //! once after a SERVFAIL.
 
 use crate::{
+    answer::Remark,
+    judge::{Note, Ruling},
+    key::{Key, Secret},
     policy::{Action, Mode, Policy},
     time::Ticks,
 };
@@ -203,6 +206,61 @@ pub struct Shed {
 impl Shed {
     /// The `row` of what no row has decided.
     pub const NO_ROW: u32 = u32::MAX;
+    /// What no budget has anything against.
+    pub const NOTHING: Self = Self {
+        row: Self::NO_ROW,
+        reason: Reason::Loop,
+        action: Action::Answer,
+        observes: false,
+    };
+
+    /// Whether anything has something against it.
+    #[inline(always)]
+    pub const fn is_shed(&self) -> bool {
+        !matches!(self.reason, Reason::Loop)
+    }
+
+    /// Puts down what one has decided, unless it only watches and another one did before. False if it only watches.
+    #[inline(always)]
+    pub const fn decide(&mut self, by: Self) -> bool {
+        if !by.observes || !self.is_shed() {
+            *self = by;
+        }
+        !by.observes
+    }
+
+    /// Stands for who sheds, in the table of meters: all answers to what it sheds are charged there. It is odd.
+    #[inline(always)]
+    pub const fn tag(&self, secret: &Secret) -> u64 {
+        let by = (self.row as u64) << 8 | self.reason as u64;
+        secret.mix(by ^ secret.0[0], secret.0[2]) | 1
+    }
+
+    /// Stands for who sheds and one client, in the table of allowances.
+    #[inline(always)]
+    pub const fn client_tag(&self, client: u16, secret: &Secret) -> u64 {
+        secret.mix(self.tag(secret), client as u64 ^ secret.0[1])
+    }
+}
+
+/// Stands for a held key and one client, in the table of allowances. `client` is the digest of its address.
+#[inline(always)]
+pub const fn client_tag(key: Key, client: u16, secret: &Secret) -> u64 {
+    secret.mix(key.0, client as u64 ^ secret.0[2])
+}
+
+/// What to say of itself in the answer to a query that was held, or shed.
+#[inline(always)]
+pub const fn remark(ruling: &Ruling, shed: &Shed) -> Remark {
+    if matches!(shed.reason, Reason::Recursion) {
+        Remark::Prohibited
+    } else if shed.is_shed() && !ruling.held {
+        Remark::RateLimit
+    } else if matches!(ruling.note, Note::Trip) {
+        Remark::Loop
+    } else {
+        Remark::Held
+    }
 }
 
 /// Answers that one client has had for one key in one hold: 32 bits that stand for client and key, 16 for the hold, 16
@@ -240,6 +298,7 @@ mod tests {
             hold_ticks: 1,
             hold_max_ticks: 1,
             test_ticks: 1,
+            marks: 0,
         };
         let mut policy = Policy::new(mode, action, rules);
         policy.answers_per_hold = 10;

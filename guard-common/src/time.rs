@@ -28,18 +28,24 @@ impl Ticks {
         if elapsed > u32::MAX - AHEAD { 0 } else { elapsed }
     }
 
-    /// Whether this moment is before `end`, which was set `longest` ticks ahead at the most. What is further ahead is
-    /// long past: the ticks have wrapped since.
+    /// Whether this moment is before `end`, which was set `longest` ticks ahead at the most, by a CPU whose clock may seem
+    /// ahead. What is further ahead is long past: the ticks have wrapped since.
     #[inline(always)]
     pub const fn is_before(self, end: Self, longest: u32) -> bool {
         let left = end.0.wrapping_sub(self.0);
-        left != 0 && left <= longest
+        left != 0 && left <= longest.saturating_add(AHEAD)
     }
 
     /// The moment `ticks` later; `ticks` at most 26 days.
     #[inline(always)]
     pub const fn plus(self, ticks: u32) -> Self {
         Self(self.0.wrapping_add(ticks))
+    }
+
+    /// The moment `ticks` earlier; `ticks` at most 26 days.
+    #[inline(always)]
+    pub const fn minus(self, ticks: u32) -> Self {
+        Self(self.0.wrapping_sub(ticks))
     }
 }
 
@@ -65,6 +71,15 @@ mod tests {
         assert_eq!(before.since(after), 0);
         assert!(before.is_before(after, 5));
         assert!(!after.is_before(before, 5) && !after.is_before(after, 5));
+    }
+
+    #[test]
+    fn a_clock_that_lags_behind_the_one_that_set_an_end_is_before_it() {
+        let set = Ticks(u32::MAX - 1);
+        let end = set.plus(300_000);
+        for lag in [1, 2, 1_000] {
+            assert!(Ticks(set.0 - lag).is_before(end, 300_000), "{lag} ticks");
+        }
     }
 
     #[test]

@@ -6,25 +6,31 @@ use aya_ebpf::helpers::generated::{
     bpf_get_prandom_u32, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_spin_lock, bpf_spin_unlock,
 };
 use guard_common::{
-    abi::{allowance_slot, flow_line, key_bucket, meter_line},
+    abi::{allowance_slot, flow_line, key_bucket, mark_line, meter_line},
     address::Address,
-    budget::{self, Subject},
+    budget,
+    case::Case,
     counter::Counter,
-    flow::{Place, Sighting},
-    judge::{Endpoint, Hop, Note, Ruling},
+    flow::{Place, Settled, Sighting},
+    judge::{Note, Ruling, Spelled},
+    key::Key,
+    marks::{Found, Look, Room},
     policy::{MAX_ROWS, Policy, Ranges},
-    remedy::{Held, Reason, Shed, Verdict, remedy, remedy_of_shed},
+    remedy::{Held, Reason, Shed, Verdict, client_tag, remedy, remedy_of_shed},
     sample::Kind,
+    spelling::Change,
     time::Ticks,
 };
 
 use crate::{
     door::{Link, NO_LINK},
-    maps::{ALLOWANCES, CONTROL, DeviceCounters, FLOWS, KEYS, LINKS, METERS, POLICIES, ROWS, SAMPLERS},
+    maps::{ALLOWANCES, CONTROL, DeviceCounters, FLOWS, KEYS, LINKS, MARKS, METERS, POLICIES, ROWS, SAMPLERS},
 };
 
 /// log2 of the ticks in the second for which answers to shed queries are counted.
 const SECOND_SHIFT: u32 = 10;
+/// The bit above a place that says whether the name is all small letters.
+const PLAIN_SHIFT: u32 = 31;
 /// The place of what is pending, which is no packet's sighting.
 const PENDING_PLACE: u32 = 0;
 
@@ -33,28 +39,6 @@ const PASSES: u32 = 0;
 const SHEDS: u32 = 1;
 const NOTED: u32 = 2;
 
-/// A query or a response, as it comes before the judge.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Case {
-    pub(crate) subject: Subject,
-    pub(crate) flow: u64,
-    /// Stands for client, server and question, whatever port and ID it comes with.
-    pub(crate) pending: u64,
-    pub(crate) now_ns: u64,
-    /// Packets on the wire.
-    pub(crate) packets: u32,
-    pub(crate) client: Endpoint,
-    pub(crate) server: Endpoint,
-    pub(crate) id: u16,
-    pub(crate) name_at: u16,
-    pub(crate) name_len: u16,
-    pub(crate) wants_recursion: bool,
-    pub(crate) same_host: bool,
-    /// Of a response: whether its query was let through.
-    pub(crate) asked: bool,
-}
-
 /// What lies before the judge: the case, what became of it, and what it was shed for.
 #[repr(C)]
 pub(crate) struct Desk {
@@ -62,6 +46,13 @@ pub(crate) struct Desk {
     pub(crate) ruling: Ruling,
     pub(crate) shed: Shed,
     pub(crate) verdict: u32,
+    /// How its name is spelled, if somebody wanted to know.
+    pub(crate) spelled: Spelled,
+    /// The number that the pattern of its mark is drawn with.
+    pub(crate) nonce: u32,
+    pub(crate) spare: u32,
+    /// What respelling it has done to the checksum.
+    pub(crate) change: Change,
 }
 
 /// Judges a query. False if it passes, and there is nothing to tell.
@@ -76,10 +67,35 @@ pub(crate) fn answered(case: &Case, ruling: &mut Ruling) -> bool {
     judge_answer(case, ruling) == 1
 }
 
-/// Forgets a flow that got a response. False if it is not known.
+/// Takes in how a query is spelled. False if nothing comes of it that is to be told.
 #[inline(always)]
-pub(crate) fn settle(flow: u64) -> bool {
-    judge_settle(flow) == 1
+pub(crate) fn spelled(desk: &mut Desk) -> bool {
+    judge_spelled(desk) == 1
+}
+
+/// Remembers the mark of a query. False if there is no room: then it goes on without.
+#[inline(always)]
+pub(crate) fn remember(desk: &Desk) -> bool {
+    judge_remember(desk) == 1
+}
+
+/// The mark that makes a response's name look as it does; 0, or a [`Found`].
+#[inline(always)]
+pub(crate) fn find_mark(desk: &Desk) -> u64 {
+    judge_mark(desk)
+}
+
+/// A number for a pattern.
+#[inline(always)]
+pub(crate) fn nonce() -> u32 {
+    // SAFETY: the helper takes nothing.
+    unsafe { bpf_get_prandom_u32() }
+}
+
+/// Forgets a flow that got a response.
+#[inline(always)]
+pub(crate) fn settle(flow: u64) -> Settled {
+    Settled::from_number(judge_settle(flow))
 }
 
 /// Takes note of an error.
@@ -121,7 +137,7 @@ pub(crate) fn sheds(policy: &Policy, desk: &mut Desk, link: u32) -> bool {
     if link != NO_LINK {
         judge_link(&desk.case, tests as u32, link, &mut desk.shed);
     }
-    !matches!(desk.shed.reason, Reason::Loop)
+    desk.shed.is_shed()
 }
 
 /// Asks the link-local budget alone, for a packet that opens a TCP connection to a DNS port.
@@ -185,17 +201,12 @@ extern "C" fn judge_query(case: *mut Case, ruling: *mut Ruling) -> u32 {
     let Some(policy) = policy() else { return 0 };
     let now = Ticks::from_ns(case.now_ns);
     let place = Place::new(case.subject.ifindex, case.subject.egress);
-    let sighting = Sighting::from_u8(judge_sight(case.flow, place.number(), now.0, policy.rapid_ticks) as u8);
+    let plain = (case.plain as u32) << PLAIN_SHIFT;
+    case.sighting = judge_sight(case.flow, place.number() | plain, now.0, policy.rapid_ticks) as u8;
+    let hop = case.hop();
+    let sighting = hop.sighting;
     case.subject.elsewhere = matches!(sighting, Sighting::Elsewhere);
     case.subject.onward = case.subject.elsewhere && judge_turn(case.flow, place.number()) == 0;
-    let hop = Hop {
-        client: case.client,
-        server: case.server,
-        id: case.id,
-        same_host: case.same_host,
-        egress: case.subject.egress,
-        sighting,
-    };
     let Some(bucket) = KEYS.get_ptr_mut(key_bucket(case.subject.key)) else {
         return 0;
     };
@@ -227,6 +238,123 @@ extern "C" fn judge_query(case: *mut Case, ruling: *mut Ruling) -> u32 {
     }
     *ruling = verdict;
     (verdict.held || !matches!(verdict.note, Note::None)) as u32
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_spelled(desk: *mut Desk) -> u32 {
+    // SAFETY: as above.
+    let Some(desk) = (unsafe { desk.as_mut() }) else {
+        return 0;
+    };
+    let Some(policy) = policy() else { return 0 };
+    let digest = desk.spelled.spelling.digest;
+    desk.spelled.ours = !desk.case.plain && judge_knows(digest, desk.case.subject.key.0) == 1;
+    let case = &desk.case;
+    let Some(bucket) = KEYS.get_ptr_mut(key_bucket(case.subject.key)) else {
+        return 0;
+    };
+    let hop = case.hop();
+    let (rules, spelled) = (policy.rules, desk.spelled);
+    // SAFETY: as above.
+    let verdict = unsafe {
+        bpf_spin_lock((&raw mut (*bucket).lock).cast());
+        let verdict = (*bucket).spelled(case.subject.key, &hop, &spelled, Ticks::from_ns(case.now_ns), &rules);
+        bpf_spin_unlock((&raw mut (*bucket).lock).cast());
+        verdict
+    };
+    let Some(verdict) = verdict else { return 0 };
+    if let Some(counters) = DeviceCounters::of(case.subject.ifindex) {
+        counters.count_ruling(&verdict);
+    }
+    if verdict.held {
+        judge_settle(case.flow);
+    }
+    desk.ruling = verdict;
+    1
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_knows(digest: u64, key: u64) -> u32 {
+    match MARKS.get_ptr_mut(mark_line(digest)) {
+        // SAFETY: a live slot of the array; a mark that another CPU is writing is not known yet.
+        Some(line) => unsafe { (*line).knows(Look::new(digest, Key(key))) as u32 },
+        None => 0,
+    }
+}
+
+/// Remembers a mark, so that it can be undone in the answer.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_remember(desk: *const Desk) -> u32 {
+    // SAFETY: as above.
+    let Some(desk) = (unsafe { desk.as_ref() }) else {
+        return 0;
+    };
+    let (key, digest, flow) = (desk.case.subject.key, desk.spelled.spelling.flipped, desk.case.flow);
+    let Some(line) = MARKS.get_ptr_mut(mark_line(digest)) else {
+        return 0;
+    };
+    let now = Ticks::from_ns(desk.case.now_ns);
+    // SAFETY: as for the keys.
+    let room = unsafe {
+        bpf_spin_lock((&raw mut (*line).lock).cast());
+        let room = (*line).remember(Look::new(digest, key), flow as u32, desk.nonce, now);
+        bpf_spin_unlock((&raw mut (*line).lock).cast());
+        room
+    };
+    if !matches!(room, Room::Found) {
+        judge_unmark(
+            key.0,
+            desk.spelled.spelling.digest,
+            matches!(room, Room::TakenByOthers) as u32,
+        );
+        return 0;
+    }
+    if let Some(line) = FLOWS.get_ptr_mut(flow_line(flow)) {
+        // SAFETY: a live slot of the array. CPUs that race for it write whole words.
+        unsafe { (*line).mark(flow as u32) };
+    }
+    1
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_unmark(key: u64, digest: u64, others: u32) -> u32 {
+    let key = Key(key);
+    let Some(bucket) = KEYS.get_ptr_mut(key_bucket(key)) else {
+        return 0;
+    };
+    // SAFETY: as above.
+    unsafe {
+        bpf_spin_lock((&raw mut (*bucket).lock).cast());
+        (*bucket).unmark(key, digest, others != 0);
+        bpf_spin_unlock((&raw mut (*bucket).lock).cast());
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_mark(desk: *const Desk) -> u64 {
+    // SAFETY: as above.
+    let Some(desk) = (unsafe { desk.as_ref() }) else {
+        return 0;
+    };
+    let (digest, flow) = (desk.spelled.spelling.digest, desk.case.flow);
+    let Some(line) = MARKS.get_ptr_mut(mark_line(digest)) else {
+        return 0;
+    };
+    let now = Ticks::from_ns(desk.case.now_ns);
+    // SAFETY: as for the keys.
+    let found = unsafe {
+        bpf_spin_lock((&raw mut (*line).lock).cast());
+        let found = (*line).find(Look::new(digest, desk.case.subject.key), flow as u32, now);
+        bpf_spin_unlock((&raw mut (*line).lock).cast());
+        found
+    };
+    found.map_or(0, Found::number)
 }
 
 #[unsafe(no_mangle)]
@@ -269,7 +397,7 @@ extern "C" fn judge_failure(case: *const Case) -> u32 {
     // SAFETY: as above.
     unsafe {
         bpf_spin_lock((&raw mut (*bucket).lock).cast());
-        (*bucket).failed(case.subject.key);
+        (*bucket).failed(case.subject.key, case.asked);
         bpf_spin_unlock((&raw mut (*bucket).lock).cast());
     }
     0
@@ -285,10 +413,8 @@ extern "C" fn judge_sentence(held: *const Held, case: *const Case, ruling: *cons
     let Some(policy) = policy() else { return 0 };
     let Some(control) = CONTROL.get(0) else { return 0 };
     let (verdict, reason) = remedy(policy, held, || {
-        let digest = control
-            .secret
-            .mix(case.subject.key.0, case.client.address as u64 ^ control.secret.0[2]);
-        judge_spend(digest, ruling.until.0, policy.answers_per_client) == 1
+        let tag = client_tag(case.subject.key, case.client.address, &control.secret);
+        judge_spend(tag, ruling.until.0, policy.answers_per_client) == 1
     });
     verdict as u32 | (reason as u32) << 8
 }
@@ -306,13 +432,9 @@ extern "C" fn judge_shed(held: *const Held, desk: *const Desk) -> u32 {
     let Some(control) = CONTROL.get(0) else { return 0 };
     let second = Ticks::from_ns(desk.case.now_ns).0 >> SECOND_SHIFT;
     let verdict = remedy_of_shed(policy, &desk.shed, held, || {
-        let row = (desk.shed.row as u64) << 8 | desk.shed.reason as u64;
-        let of_row = control.secret.mix(row ^ control.secret.0[0], control.secret.0[2]);
-        let of_client = control
-            .secret
-            .mix(of_row, desk.case.client.address as u64 ^ control.secret.0[1]);
-        judge_spend(of_client, second, policy.answers_per_client) == 1
-            && judge_answers(of_row | 1, desk.case.now_ns) == 1
+        let tag = desk.shed.client_tag(desk.case.client.address, &control.secret);
+        judge_spend(tag, second, policy.answers_per_client) == 1
+            && judge_answers(desk.shed.tag(&control.secret), desk.case.now_ns) == 1
     });
     verdict as u32
 }
@@ -365,17 +487,10 @@ extern "C" fn judge_hygiene(case: *const Case, shed: *mut Shed) -> u32 {
     }
 }
 
-/// Puts down what one has decided, unless it only watches and another one did before.
+/// Puts down what one has decided.
 #[inline(always)]
-fn decided(shed: &mut Shed, by: Shed) -> u32 {
-    if !by.observes {
-        *shed = by;
-        return SHEDS;
-    }
-    if matches!(shed.reason, Reason::Loop) {
-        *shed = by;
-    }
-    NOTED
+const fn decided(shed: &mut Shed, by: Shed) -> u32 {
+    if shed.decide(by) { SHEDS } else { NOTED }
 }
 
 #[unsafe(no_mangle)]
@@ -512,14 +627,12 @@ extern "C" fn judge_link(case: *const Case, exempt: u32, link: u32, shed: *mut S
     let level = unsafe { (*budget).level(&policy.link, case.now_ns) };
     let is_query = case.name_len != 0;
     let repeats = is_query && judge_pending(case.pending, now.0) == 1;
-    let secret = &control.secret;
-    let source = case.subject.client.digest(secret) ^ link as u64;
-    let zone = secret.mix(source ^ secret.0[0], case.subject.zones[0] ^ secret.0[1]);
+    let (source, zone) = budget::share_tags(&case.subject, link, &control.secret);
     let why = budget::sheds(&policy.link, level, repeats, |limit| {
         budget::exceeds_share(
             limit,
-            |limit| judge_share(source | 1, limit, now.0, case.packets),
-            |limit| judge_share(zone | 1, limit, now.0, case.packets),
+            |limit| judge_share(source, limit, now.0, case.packets),
+            |limit| judge_share(zone, limit, now.0, case.packets),
         )
     });
     let why = match why {
@@ -615,7 +728,10 @@ extern "C" fn judge_sight(flow: u64, place: u32, now: u32, rapid_ticks: u32) -> 
         return Sighting::New as u32;
     };
     // SAFETY: a live slot of the array. CPUs that race for it write whole words.
-    unsafe { (*line).sight(flow as u32, Place::from_number(place), Ticks(now), rapid_ticks) as u32 }
+    unsafe {
+        let plain = place >> PLAIN_SHIFT != 0;
+        (*line).sight(flow as u32, Place::from_number(place), plain, Ticks(now), rapid_ticks) as u32
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -633,7 +749,7 @@ extern "C" fn judge_turn(flow: u64, place: u32) -> u32 {
 extern "C" fn judge_settle(flow: u64) -> u32 {
     match FLOWS.get_ptr_mut(flow_line(flow)) {
         // SAFETY: as above.
-        Some(line) => unsafe { (*line).settle(flow as u32) as u32 },
+        Some(line) => unsafe { (*line).settle(flow as u32).number() },
         None => 0,
     }
 }

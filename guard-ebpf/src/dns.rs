@@ -5,26 +5,20 @@
 
 use guard_common::{
     answer::{Plan, Remark, is_answerable},
-    budget::{Subject, ZONES},
+    case::{Case, Sight},
     counter::{Counter, action_index},
-    judge::{Endpoint, Note},
-    key::Key,
-    packet::{Family, Packet, Transport},
-    policy::{Control, Policy},
+    judge::Note,
+    packet::{Family, Transport},
     question::{Message, Unreadable},
-    remedy::{Held, Reason, Verdict},
+    remedy::{Held, Verdict, remark},
 };
 
 use crate::{
-    bench::{self, Case, Desk},
+    bench::{self, Desk},
     door::{Door, Headers},
     event::{self, Sighted},
-    frame::Frame,
     maps::{CONTROL, DeviceCounters, POLICIES},
 };
-
-/// The index that the loopback interface has in every network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
-const LOOPBACK_IFINDEX: u32 = 1;
 
 /// What [`read`] and [`act`] return for a packet that goes on.
 pub(crate) const PASS: u32 = 0x1_0000;
@@ -34,6 +28,8 @@ pub(crate) const DROP: u32 = 0x1_0001;
 pub(crate) const QUERY: u32 = 0x1_0002;
 /// What [`read`] returns for a response that settles a question.
 pub(crate) const ANSWER: u32 = 0x1_0003;
+/// What [`read`] returns for a response that settles nothing.
+pub(crate) const ERROR: u32 = 0x1_0005;
 /// What [`read`] returns for a TCP segment that opens a connection to a DNS port.
 pub(crate) const CONNECTION: u32 = 0x1_0004;
 
@@ -52,8 +48,13 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
     let Some(policy) = POLICIES.get(control.active & 1) else {
         return PASS;
     };
-    let now_ns = bench::now_ns(policy);
-    if now_ns >= control.lease_until_ns {
+    let sight = Sight {
+        ifindex: door.ifindex(),
+        egress: headers.is_egress(),
+        packets: door.packets(),
+        now_ns: bench::now_ns(policy),
+    };
+    if sight.now_ns >= control.lease_until_ns {
         counters.count(Counter::LeaseOver);
         return PASS;
     }
@@ -63,7 +64,7 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
             counters.count(Counter::TcpSegments);
         }
         let opens = policy.has_port(packet.destination_port) && packet.opens_connection(&frame);
-        return match opens.then(|| open(case, door, headers, &packet, &frame, now_ns)) {
+        return match opens.then(|| case.fill_connection(&frame, &packet, sight)) {
             Some(Some(())) => CONNECTION,
             _ => PASS,
         };
@@ -93,9 +94,16 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
     if !policy.has_port(server_port) {
         return PASS;
     }
-    let Some(()) = fill(case, door, (control, policy), headers, &frame, &message, now_ns) else {
-        return PASS;
-    };
+    let filled = case.fill(
+        &frame,
+        &packet,
+        &message,
+        sight,
+        (&control.secret, policy),
+        |question| door.key(question),
+        |message, labels| door.zone(message, labels),
+    );
+    let Some(()) = filled else { return PASS };
 
     if !message.is_response() {
         counters.count(match packet.family {
@@ -104,7 +112,9 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
         });
         return QUERY;
     }
-    case.asked = bench::settle(case.flow);
+    let settled = bench::settle(case.flow);
+    case.asked = settled.asked;
+    case.settled = settled.number() as u8;
     // A response to what was not asked may be our own.
     if case.asked && !policy.link.is_empty() {
         bench::settle(case.pending);
@@ -112,109 +122,10 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
     if !message.is_answer() {
         counters.count(Counter::Errors);
         bench::failed(case);
-        return PASS;
+        return ERROR;
     }
     counters.count(Counter::Answers);
     ANSWER
-}
-
-/// Fills in what the judge has to know of a message.
-#[inline(always)]
-fn fill<D: Door>(
-    case: &mut Case,
-    door: &D,
-    (control, policy): (&Control, &Policy),
-    headers: Headers,
-    frame: &Frame,
-    message: &Message,
-    now_ns: u64,
-) -> Option<()> {
-    let packet = headers.unpack();
-    let secret = &control.secret;
-    let question = &message.question;
-    let key = door.key(question)?;
-    let (source, destination) = packet.addresses(frame)?;
-    let from = (source.digest(secret), packet.source_port);
-    let to = (destination.digest(secret), packet.destination_port);
-    let responds = message.is_response();
-    let (client, server) = if responds { (to, from) } else { (from, to) };
-    let ifindex = door.ifindex();
-    let ports_and_id = (client.1 as u64) << 32 | (server.1 as u64) << 16 | message.id as u64;
-    case.flow = secret.mix(client.0 ^ key.0, server.0.rotate_left(32) ^ ports_and_id);
-    case.pending = secret.mix(
-        client.0 ^ key.0,
-        server.0.rotate_left(32) ^ secret.0[1] ^ ifindex as u64,
-    );
-    case.now_ns = now_ns;
-    case.packets = door.packets();
-    case.client = Endpoint {
-        address: client.0 as u16,
-        port: client.1,
-    };
-    case.server = Endpoint {
-        address: server.0 as u16,
-        port: server.1,
-    };
-    case.id = message.id;
-    case.name_at = question.name_at as u16;
-    case.name_len = question.name_len as u16;
-    case.wants_recursion = message.wants_recursion();
-    case.same_host = ifindex == LOOPBACK_IFINDEX || source == destination;
-    case.asked = false;
-    let (client, server) = if responds {
-        (destination, source)
-    } else {
-        (source, destination)
-    };
-    case.subject = Subject {
-        client,
-        server,
-        key,
-        zones: [0; ZONES],
-        ifindex,
-        qtype: question.qtype,
-        egress: headers.is_egress(),
-        elsewhere: false,
-        onward: false,
-    };
-    if !responds {
-        for zone in 0..ZONES {
-            let labels = policy.zone_labels[zone];
-            if labels != 0 {
-                case.subject.zones[zone] = door.zone(message, labels);
-            }
-        }
-    }
-    Some(())
-}
-
-/// Fills in what the link-local budget has to know of a segment that opens a connection.
-#[inline(always)]
-fn open<D: Door>(
-    case: &mut Case,
-    door: &D,
-    headers: Headers,
-    packet: &Packet,
-    frame: &Frame,
-    now_ns: u64,
-) -> Option<()> {
-    let (client, server) = packet.addresses(frame)?;
-    case.now_ns = now_ns;
-    case.packets = door.packets();
-    case.client = Endpoint { address: 0, port: 0 };
-    case.name_len = 0;
-    case.subject = Subject {
-        client,
-        server,
-        key: Key(0),
-        zones: [0; ZONES],
-        ifindex: door.ifindex(),
-        qtype: 0,
-        egress: headers.is_egress(),
-        elsewhere: false,
-        onward: false,
-    };
-    Some(())
 }
 
 /// Decides what a ruling that asks for more than to let the query pass comes to, or what a query that is shed comes to,
@@ -257,8 +168,7 @@ pub(crate) fn act<D: Door>(door: &D, headers: Headers, desk: *mut Desk) -> u32 {
         answerable: is_answerable(&frame, &packet, &message),
         held_in_hold: ruling.held_in_hold,
     };
-    let is_shed = !matches!(desk.shed.reason, Reason::Loop);
-    let verdict = if ruling.held || is_shed {
+    let verdict = if ruling.held || desk.shed.is_shed() {
         held.trusted = bench::trusts(&source);
         let (verdict, reason) = if ruling.held {
             bench::sentence(&held, &desk.case, ruling)
@@ -280,17 +190,8 @@ pub(crate) fn act<D: Door>(door: &D, headers: Headers, desk: *mut Desk) -> u32 {
         };
         event::tell(counters, &frame, &packet, &message, ruling, &sighted);
     }
-    let remark = if matches!(desk.shed.reason, Reason::Recursion) {
-        Remark::Prohibited
-    } else if is_shed && !ruling.held {
-        Remark::RateLimit
-    } else if matches!(ruling.note, Note::Trip) {
-        Remark::Loop
-    } else {
-        Remark::Held
-    };
     match verdict {
-        Verdict::Answer => remark as u32,
+        Verdict::Answer => remark(ruling, &desk.shed) as u32,
         Verdict::Drop => DROP,
         Verdict::Pass | Verdict::WouldAnswer | Verdict::WouldDrop => PASS,
     }

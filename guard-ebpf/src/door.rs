@@ -3,16 +3,15 @@
 use guard_common::{
     answer::Checksum,
     budget::Service,
-    key::Key,
+    case::Case,
+    key::Hashed,
+    marks::Found,
     packet::{Family, Packet, Transport},
     question::{Message, Name, Question, Unreadable},
     sample::Kind,
 };
 
-use crate::{
-    bench::{Case, Desk},
-    frame::Frame,
-};
+use crate::{bench::Desk, frame::Frame};
 
 /// A hook with a packet at it.
 pub(crate) trait Door {
@@ -37,8 +36,8 @@ pub(crate) trait Door {
     /// The name at an offset.
     fn name(&self, name_at: usize) -> Result<Name, Unreadable>;
 
-    /// The key of a question.
-    fn key(&self, question: &Question) -> Option<Key>;
+    /// The key of a question, and whether it is all small letters.
+    fn key(&self, question: &Question) -> Option<Hashed>;
 
     /// The digest of the zone that the last so many labels of a name are; 0 if it has fewer.
     fn zone(&self, message: &Message, labels: u8) -> u64;
@@ -57,6 +56,13 @@ pub(crate) trait Door {
 
     /// `dns::act` behind a function call.
     fn act(&self, headers: Headers, desk: &mut Desk) -> u32;
+
+    /// Reads how the name on the desk is spelled. False if that fails.
+    fn spell(&self, desk: &mut Desk) -> bool;
+
+    /// Changes how the name on the desk is spelled: flips a mark of its own, or makes all letters small where the mark is
+    /// somebody else's. False if that fails.
+    fn respell(&self, headers: Headers, desk: &mut Desk, found: Found) -> bool;
 
     /// `event::show` behind a function call.
     fn show(&self, desk: &Desk, kind: Kind, weight: u32);

@@ -4,6 +4,7 @@ use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use guard_common::{
     address::Address,
     bytes::Bytes,
+    case::Case,
     counter::Counter,
     event::{Event, NAME_ROOM},
     judge::Ruling,
@@ -14,7 +15,7 @@ use guard_common::{
 };
 
 use crate::{
-    bench::{Case, Desk},
+    bench::Desk,
     frame::Frame,
     maps::{DeviceCounters, EVENTS, SAMPLES},
 };
@@ -62,7 +63,8 @@ pub(crate) fn tell(
         (*event).qtype = message.question.qtype;
         (*event).qclass = message.question.qclass;
         (*event).name_len = message.question.name_len as u16;
-        (*event).spare = 0;
+        (*event).bits = ruling.bits as u16;
+        (*event).rapid = ruling.rapid as u16;
         (*event).source = sighted.source.0;
         (*event).destination = sighted.destination.0;
         copy_name(

@@ -94,4 +94,9 @@ impl BytesMut for Frame {
     fn put_ne32(&mut self, at: usize, value: u32) -> Option<()> {
         self.put(at, value)
     }
+
+    #[inline(always)]
+    fn put_le64(&mut self, at: usize, value: u64) -> Option<()> {
+        self.put(at, value.to_le())
+    }
 }

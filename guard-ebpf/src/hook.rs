@@ -7,8 +7,8 @@
 use guard_common::{
     counter::Counter,
     judge::Note,
+    marks::Found,
     packet::{Packet, Stop},
-    policy::Action,
     remedy::{Reason, Shed, Verdict},
     sample::Kind,
 };
@@ -52,22 +52,33 @@ pub(crate) fn judge<D: Door>(door: &D) -> u32 {
     };
     // SAFETY: the slot of this CPU, on which no other of our programs runs now.
     let desk = unsafe { &mut *desk };
-    desk.shed = NOT_SHED;
+    desk.shed = Shed::NOTHING;
     desk.verdict = Verdict::Pass as u32;
     desk.ruling.held = false;
     desk.ruling.tests = false;
+    desk.ruling.marks = false;
     desk.ruling.note = Note::None;
     // One after the other and not one in the other: together, their variables do not fit the stack of a program.
     let headers = Headers::pack(&packet, D::EGRESS);
     let acts = match door.read(headers, &mut desk.case) {
         dns::QUERY => {
-            let worth_acting = bench::query(&mut desk.case, &mut desk.ruling);
+            let mut worth_acting = bench::query(&mut desk.case, &mut desk.ruling);
+            if desk.ruling.suspects {
+                desk.spelled.returns = desk.ruling.returns;
+                desk.spelled.found = desk.ruling.found;
+                worth_acting |= door.spell(desk) && bench::spelled(desk);
+            }
             bench::sheds(policy, desk, link) || worth_acting
         }
         dns::ANSWER => {
             if bench::answered(&desk.case, &mut desk.ruling) {
                 door.act(headers, desk);
             }
+            restore(door, headers, desk);
+            return pass(door, link);
+        }
+        dns::ERROR => {
+            restore(door, headers, desk);
             return pass(door, link);
         }
         dns::CONNECTION => bench::sheds_connection(desk, link),
@@ -85,6 +96,9 @@ pub(crate) fn judge<D: Door>(door: &D) -> u32 {
             {
                 counters.count_link(Link::unpack(link).service, desk.case.packets);
             }
+            if desk.ruling.marks {
+                mark(door, headers, desk);
+            }
             D::PASS
         }
         dns::DROP => {
@@ -95,6 +109,32 @@ pub(crate) fn judge<D: Door>(door: &D) -> u32 {
             forget(desk, is_query);
             door.answer(headers, remark)
         }
+    }
+}
+
+/// Marks a query that goes on, if there is room to remember how to undo it.
+#[inline(always)]
+fn mark<D: Door>(door: &D, headers: Headers, desk: &mut Desk) {
+    let nonce = desk.nonce;
+    let marked = bench::remember(desk) && door.respell(headers, desk, Found { nonce, own: true });
+    if let Some(counters) = DeviceCounters::of(desk.case.subject.ifindex) {
+        counters.count(if marked { Counter::Marked } else { Counter::NotMarked });
+    }
+}
+
+/// Gives the question of a response the spelling back that its client sent, if a mark has changed it: its own mark, or
+/// that of another query which a forwarder has joined with a plain one.
+#[inline(always)]
+fn restore<D: Door>(door: &D, headers: Headers, desk: &mut Desk) {
+    if !desk.case.may_be_respelled() || !door.spell(desk) {
+        return;
+    }
+    if let Some(found) = Found::from_number(bench::find_mark(desk))
+        && desk.case.is_to_be_respelled(found)
+        && door.respell(headers, desk, found)
+        && let Some(counters) = DeviceCounters::of(desk.case.subject.ifindex)
+    {
+        counters.count(Counter::Restored);
     }
 }
 
@@ -125,18 +165,10 @@ fn show<D: Door>(door: &D, desk: &Desk) {
             door.show(desk, Kind::Query, weight);
         }
     }
-    if !matches!(desk.shed.reason, Reason::Loop) {
+    if desk.shed.is_shed() {
         let weight = bench::draw(Kind::Shed, desk.case.now_ns);
         if weight != 0 {
             door.show(desk, Kind::Shed, weight);
         }
     }
 }
-
-/// What no budget has anything against.
-const NOT_SHED: Shed = Shed {
-    row: Shed::NO_ROW,
-    reason: Reason::Loop,
-    action: Action::Answer,
-    observes: false,
-};

@@ -7,12 +7,13 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use guard_common::{
-    abi::{ALLOWANCE_SLOTS, DEVICE_SLOTS, EVENT_BYTES, FLOW_LINES, KEY_BUCKETS, METER_LINES, SAMPLE_BYTES},
+    abi::{ALLOWANCE_SLOTS, DEVICE_SLOTS, EVENT_BYTES, FLOW_LINES, KEY_BUCKETS, MARK_LINES, METER_LINES, SAMPLE_BYTES},
     budget::{LinkBudget, MAX_LINKS, MeterLine, Service},
     counter::{COUNTERS as COUNTER_ROOM, Counter, Counters, RowCount, link_index},
     event::Event,
     flow::FlowLine,
-    judge::{KeyBucket, Note, Ruling},
+    judge::{Evidence, KeyBucket, Note, Ruling},
+    marks::MarkLine,
     policy::{Control, MAX_ROWS, Policy},
     remedy::Allowance,
     sample::{Sample, Sampler},
@@ -35,6 +36,10 @@ pub(crate) static KEYS: Array<KeyBucket, KEY_BUCKETS> = Array::new();
 /// Queries seen lately.
 #[btf_map]
 pub(crate) static FLOWS: Array<FlowLine, FLOW_LINES> = Array::new();
+
+/// Marks that are out.
+#[btf_map]
+pub(crate) static MARKS: Array<MarkLine, MARK_LINES> = Array::new();
 
 /// Answers given lately.
 #[btf_map]
@@ -97,7 +102,12 @@ impl DeviceCounters {
             self.count(Counter::Recirculations);
         }
         match ruling.note {
-            Note::Trip => self.count(Counter::Trips),
+            Note::Trip => {
+                self.count(Counter::Trips);
+                if matches!(ruling.evidence, Evidence::Mark) {
+                    self.count(Counter::Proofs);
+                }
+            }
             Note::Extend => self.count(Counter::Extensions),
             Note::Release => self.count(Counter::Releases),
             Note::None | Note::Suspect => {}

@@ -1,20 +1,23 @@
 //! The TC doors: tcx or clsact, in and out.
 
 use aya_ebpf::{
-    bindings::__sk_buff,
-    helpers::generated::{bpf_redirect, bpf_skb_change_tail, bpf_skb_pull_data},
+    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0},
+    helpers::generated::{bpf_l4_csum_replace, bpf_redirect, bpf_skb_change_tail, bpf_skb_pull_data},
 };
 use guard_common::{
     answer::{Checksum, checksum_state},
+    case::Case,
     counter::Counter,
-    key::Key,
+    key::Hashed,
+    marks::Found,
     packet::{MAX_WALK, Packet, destination},
     question::{Message, Name, Question, Unreadable},
     sample::Kind,
+    spelling::Change,
 };
 
 use crate::{
-    bench::{self, Case, Desk},
+    bench::{self, Desk},
     dns,
     door::{Door, Headers, Link, NO_LINK},
     event,
@@ -33,6 +36,9 @@ const SHOT: i32 = 2;
 const NOWHERE: u32 = 0;
 /// `bpf_redirect` puts the packet into the interface's receive path.
 const INTO_RECEIVE_PATH: u64 = 1;
+
+/// Where the checksum lies in a UDP header.
+const UDP_CHECKSUM_AT: u32 = 6;
 
 /// A packet at a TC hook. The functions below do not need to know which: the headers tell them.
 struct TcDoor<const EGRESS: bool>(*mut __sk_buff);
@@ -105,8 +111,8 @@ impl<const EGRESS: bool> Door for TcDoor<EGRESS> {
     }
 
     #[inline(always)]
-    fn key(&self, question: &Question) -> Option<Key> {
-        step::unpack_key(tc_key(self.0, step::pack_question(question)))
+    fn key(&self, question: &Question) -> Option<Hashed> {
+        Hashed::from_number(tc_key(self.0, step::pack_question(question)))
     }
 
     #[inline(always)]
@@ -155,6 +161,28 @@ impl<const EGRESS: bool> Door for TcDoor<EGRESS> {
     }
 
     #[inline(always)]
+    fn spell(&self, desk: &mut Desk) -> bool {
+        let desk: *mut Desk = desk;
+        tc_begin_spelling(self.0, desk, bench::nonce()) == 1 && step::for_words(|word| tc_spell(self.0, desk, word))
+    }
+
+    #[inline(always)]
+    fn respell(&self, headers: Headers, desk: &mut Desk, found: Found) -> bool {
+        desk.change = Change::default();
+        let raw: *mut Desk = desk;
+        if !step::for_words(|word| tc_respell(self.0, raw, found.number(), word)) {
+            return false;
+        }
+        // The kernel knows of the packet's checksum what the packet does not show, and mends what there is to mend. Where
+        // it knows the sum over the whole packet, that stays: what the name loses, the checksum gains.
+        let checksum_at = headers.unpack().transport_at as u32 + UDP_CHECKSUM_AT;
+        let difference = desk.change.difference().into();
+        // SAFETY: the context of this call, and numbers.
+        unsafe { bpf_l4_csum_replace(self.0, checksum_at, 0, difference, BPF_F_MARK_MANGLED_0.into()) };
+        true
+    }
+
+    #[inline(always)]
     fn show(&self, desk: &Desk, kind: Kind, weight: u32) {
         tc_show(self.0, desk, kind as u32, weight);
     }
@@ -170,6 +198,24 @@ extern "C" fn tc_read(context: *mut __sk_buff, offsets: u64, ports: u32, case: *
 #[inline(never)]
 extern "C" fn tc_act(context: *mut __sk_buff, offsets: u64, ports: u32, desk: *mut Desk) -> u32 {
     dns::act(&TcDoor::<false>(context), Headers { offsets, ports }, desk)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_begin_spelling(context: *mut __sk_buff, desk: *mut Desk, nonce: u32) -> u32 {
+    step::begin_spelling(&TcDoor::<false>(context).frame(), desk, nonce)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_spell(context: *mut __sk_buff, desk: *mut Desk, word: u32) -> u32 {
+    step::spell(&TcDoor::<false>(context).frame(), desk, word)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_respell(context: *mut __sk_buff, desk: *mut Desk, found: u64, word: u32) -> u32 {
+    step::respell(&mut TcDoor::<false>(context).frame(), desk, found, word)
 }
 
 #[unsafe(no_mangle)]

@@ -8,16 +8,19 @@ use aya_ebpf::{
     helpers::generated::bpf_xdp_adjust_tail,
 };
 use guard_common::{
-    answer::Checksum,
+    answer::{Checksum, checksum_state},
+    case::Case,
     counter::Counter,
-    key::Key,
+    key::Hashed,
+    marks::Found,
     packet::Packet,
     question::{Message, Name, Question, Unreadable},
     sample::Kind,
+    spelling::Change,
 };
 
 use crate::{
-    bench::{Case, Desk},
+    bench::{self, Desk},
     dns,
     door::{Door, Headers, NO_LINK},
     event,
@@ -74,8 +77,8 @@ impl Door for XdpDoor {
     }
 
     #[inline(always)]
-    fn key(&self, question: &Question) -> Option<Key> {
-        step::unpack_key(xdp_key(self.0, step::pack_question(question)))
+    fn key(&self, question: &Question) -> Option<Hashed> {
+        Hashed::from_number(xdp_key(self.0, step::pack_question(question)))
     }
 
     #[inline(always)]
@@ -122,6 +125,22 @@ impl Door for XdpDoor {
     }
 
     #[inline(always)]
+    fn spell(&self, desk: &mut Desk) -> bool {
+        let desk: *mut Desk = desk;
+        xdp_begin_spelling(self.0, desk, bench::nonce()) == 1 && step::for_words(|word| xdp_spell(self.0, desk, word))
+    }
+
+    #[inline(always)]
+    fn respell(&self, headers: Headers, desk: &mut Desk, found: Found) -> bool {
+        desk.change = Change::default();
+        let raw: *mut Desk = desk;
+        if !step::for_words(|word| xdp_respell(self.0, raw, found.number(), word)) {
+            return false;
+        }
+        xdp_mend(self.0, headers.offsets, desk) == 1
+    }
+
+    #[inline(always)]
     fn show(&self, desk: &Desk, kind: Kind, weight: u32) {
         xdp_show(self.0, desk, kind as u32, weight);
     }
@@ -137,6 +156,45 @@ extern "C" fn xdp_read(context: *mut xdp_md, offsets: u64, ports: u32, case: *mu
 #[inline(never)]
 extern "C" fn xdp_act(context: *mut xdp_md, offsets: u64, ports: u32, desk: *mut Desk) -> u32 {
     dns::act(&XdpDoor(context), Headers { offsets, ports }, desk)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xdp_begin_spelling(context: *mut xdp_md, desk: *mut Desk, nonce: u32) -> u32 {
+    step::begin_spelling(&XdpDoor(context).frame(), desk, nonce)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xdp_spell(context: *mut xdp_md, desk: *mut Desk, word: u32) -> u32 {
+    step::spell(&XdpDoor(context).frame(), desk, word)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xdp_respell(context: *mut xdp_md, desk: *mut Desk, found: u64, word: u32) -> u32 {
+    step::respell(&mut XdpDoor(context).frame(), desk, found, word)
+}
+
+/// Brings the checksum up to date with a name that was respelled; 0 if the packet is not what it was.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xdp_mend(context: *mut xdp_md, offsets: u64, desk: *const Desk) -> u32 {
+    // SAFETY: the callers pass references; the verifier wants the check for null.
+    let Some(desk) = (unsafe { desk.as_ref() }) else {
+        return 0;
+    };
+    let packet = Headers { offsets, ports: 0 }.unpack();
+    let mut frame = XdpDoor(context).frame();
+    let Some((start, end)) = packet.payload(&frame) else {
+        return 0;
+    };
+    // A packet of this host or of a guest may have a checksum that is yet to be completed. What the name says is no part
+    // of that.
+    match checksum_state(&frame, &packet, end - packet.transport_at) {
+        Checksum::Whole => desk.change.apply(&mut frame, start - 2).is_some() as u32,
+        Checksum::Partial => 1,
+    }
 }
 
 #[unsafe(no_mangle)]

@@ -19,10 +19,11 @@
 //! is above its share, a zone that has taken little is let through until the source has twice its share: so a sweep
 //! behind one forwarder does not take the other names of that forwarder with it.
 
-use super::{Bucket, Rate, meter::SHARE_HALF_SHIFT, share::PACKET};
+use super::{Bucket, Rate, Subject, meter::SHARE_HALF_SHIFT, share::PACKET};
 use crate::{
     address::Address,
     judge::bpf_spin_lock,
+    key::Secret,
     policy::{Action, Mode},
     remedy::Reason,
     time::Ticks,
@@ -275,6 +276,14 @@ impl LinkBudget {
     pub fn charge(&mut self, rules: &LinkRules, now_ns: u64, packets: u32) {
         self.bucket.overdraw(&rules.rate, now_ns, packets);
     }
+}
+
+/// The tags of the shares of a query's source, and of its zone within that source. `link` stands for the budget.
+#[inline(always)]
+pub fn share_tags(subject: &Subject, link: u32, secret: &Secret) -> (u64, u64) {
+    let source = subject.client.digest(secret) ^ link as u64;
+    let zone = secret.mix(source ^ secret.0[0], subject.zones[0] ^ secret.0[1]);
+    (source | 1, zone | 1)
 }
 
 /// Whether a source is above its share, asked for what it and its zone may have: `source` and `zone` add the packet to

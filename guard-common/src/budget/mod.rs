@@ -20,7 +20,7 @@ mod share;
 #[cfg(test)]
 mod tests;
 
-pub use link::{LinkBudget, LinkRules, MAX_LINKS, MAX_SERVICES, Service, exceeds_share, sheds};
+pub use link::{LinkBudget, LinkRules, MAX_LINKS, MAX_SERVICES, Service, exceeds_share, share_tags, sheds};
 pub use meter::{Meter, MeterLine, SLOTS};
 pub use rate::{Bucket, Rate};
 pub use row::{Filters, MAX_DEVICES, MAX_TYPES, Row, Scope, Subject, ZONES};

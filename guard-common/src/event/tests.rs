@@ -23,7 +23,7 @@ fn every_field_is_read_from_where_the_kernel_writes_it() {
     }
     same!(at_ns: u64, key: u64, ifindex: u32, age_ticks: u32, hold_ticks: u32, held: u32, note: u8, evidence: u8);
     same!(verdict: u8, egress: u8, hops: u16, recirculated: u16, source_port: u16, destination_port: u16, id: u16);
-    same!(qtype: u16, qclass: u16, name_len: u16, spare: u32);
+    same!(qtype: u16, qclass: u16, name_len: u16, bits: u16, rapid: u16);
     for (at, words) in [
         (offset_of!(Event, source), event.source),
         (offset_of!(Event, destination), event.destination),

@@ -1,18 +1,19 @@
 //! The breaker of a key.
 //!
 //! ```text
-//!            a loop                 the hold is over
-//!  closed ----------> open (hold) ------------------> test
-//!    ^                  ^                              | |
-//!    |                  '------- no answer in time ----' |
-//!    '------------------------ answered -----------------'
+//!         one is marked       the mark comes back        the hold is over
+//!  closed ------------> suspect ---------> open (hold) ------------------> test
+//!   ^ ^ '---------------- | -----------------^   ^                          | |
+//!   | |    a loop by its looks                   '---- no answer in time ---' |
+//!   | '-- answered, lost -'                                                   |
+//!   '------------------------------- answered --------------------------------'
 //! ```
 //!
 //! A hold lasts 1 s and doubles with every test that fails, to 300 s at most (RFC 9520 section 3.2). In a test the key
 //! may go to each server once, eight at the most: that is enough for one query to get its answer, and not enough for a
 //! loop.
 
-use super::{Hop, KeyState, RUNGS, Rules, Ruling, evidence::Weight};
+use super::{Hop, KeyState, RUNGS, Rules, Ruling, evidence::Weight, mark::TESTED};
 use crate::{flow::Sighting, time::Ticks};
 
 /// Phase: queries pass and are weighed. The zero of a fresh state.
@@ -20,7 +21,9 @@ pub(super) const CLOSED: u8 = 0;
 /// Phase: queries are held.
 pub(super) const OPEN: u8 = 1;
 /// Phase: one query is on its way to see whether the loop is still there.
-const TEST: u8 = 2;
+pub(super) const TEST: u8 = 2;
+/// Phase: queries pass and are weighed, and one of them is marked.
+pub(super) const SUSPECT: u8 = 3;
 
 /// Holds double this often at the most, whatever the rules: 2^16 times the first.
 const MAX_LEVEL: u8 = 16;
@@ -37,7 +40,7 @@ pub enum Note {
     /// Nothing worth telling.
     #[default]
     None = 0,
-    /// A hop speaks for a loop, others did before.
+    /// A hop speaks for a loop, others did before; or it is marked.
     Suspect = 1,
     /// A loop: the breaker opened.
     Trip = 2,
@@ -66,18 +69,20 @@ impl KeyState {
     pub(super) fn query(&mut self, hop: &Hop, now: Ticks, rules: &Rules) -> Ruling {
         let idle_ticks = now.since(self.touched);
         self.touched = now;
-        if self.phase == CLOSED {
-            let recirculated = self.recirculated;
-            let mut ruling = match self.weigh(hop, idle_ticks, now) {
-                Weight::Loop => {
-                    self.level = 0;
-                    self.open(now, rules);
-                    self.hold(Note::Trip, now, rules)
-                }
+        if !self.is_open() {
+            let weighed = self.weigh(hop, idle_ticks, now, rules);
+            let mut ruling = match weighed.weight {
+                Weight::Loop => self.trip(now, rules),
                 Weight::Suspect => self.ruling(false, Note::Suspect, now, rules),
                 Weight::Nothing => self.ruling(false, Note::None, now, rules),
             };
-            ruling.recirculates = ruling.recirculated > recirculated;
+            ruling.recirculates = weighed.recirculates;
+            ruling.returns = weighed.returns;
+            ruling.found = weighed.found;
+            ruling.suspects = rules.marks != 0
+                && !ruling.held
+                && !matches!(hop.sighting, Sighting::Elsewhere)
+                && self.wants_spelling(hop);
             return ruling;
         }
         if !now.is_before(self.until, rules.longest_ticks()) {
@@ -90,13 +95,12 @@ impl KeyState {
                     MAX_LEVEL
                 };
                 self.open(now, rules);
-                self.tested = 1;
+                self.set(TESTED);
                 return self.hold(Note::Extend, now, rules);
             }
             self.phase = TEST;
             self.until = now.plus(rules.test_ticks);
-            self.tested = 1;
-            self.visited = 0;
+            self.set(TESTED);
             // The rule that looped may lead elsewhere by now.
             self.forget_hops();
         }
@@ -111,13 +115,13 @@ impl KeyState {
     /// Takes note of a response that settles the key; `asked` says whether its query was let through.
     #[inline(always)]
     pub(super) fn answered(&mut self, asked: bool, now: Ticks, rules: &Rules) -> Option<Ruling> {
-        if self.phase == CLOSED {
+        if !self.is_open() {
             self.forget_hops();
             return None;
         }
         // An answer to something that was under way before the breaker opened does not prove that the loop is gone, nor
         // does one that the guard has made.
-        if self.tested == 0 || !asked {
+        if !self.has(TESTED) || !asked {
             return None;
         }
         let ruling = self.ruling(false, Note::Release, now, rules);
@@ -139,17 +143,25 @@ impl KeyState {
         }
     }
 
+    /// Opens the breaker of a key that was closed, and holds the query that gave the loop away.
+    #[inline(always)]
+    pub(super) fn trip(&mut self, now: Ticks, rules: &Rules) -> Ruling {
+        self.level = 0;
+        self.open(now, rules);
+        self.hold(Note::Trip, now, rules)
+    }
+
     #[inline(always)]
     fn open(&mut self, now: Ticks, rules: &Rules) {
         self.phase = OPEN;
         self.until = now.plus(self.hold_ticks(rules));
-        self.held = 0;
-        self.tested = 0;
+        self.count = 0;
+        self.flags = 0;
     }
 
     #[inline(always)]
     fn hold(&mut self, note: Note, now: Ticks, rules: &Rules) -> Ruling {
-        self.held = self.held.saturating_add(1);
+        self.count = self.count.saturating_add(1);
         self.ruling(true, note, now, rules)
     }
 

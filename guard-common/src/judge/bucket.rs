@@ -1,6 +1,6 @@
 //! Where the keys live: a flat array of buckets, each a lock, seven tags, and seven states.
 
-use super::{Hop, KeyState, Rules, Ruling};
+use super::{Hop, KeyState, Rules, Ruling, Spelled};
 use crate::{key::Key, time::Ticks};
 
 /// Keys in a bucket.
@@ -50,13 +50,33 @@ impl KeyBucket {
         self.picked(slot)?.answered(asked, now, rules)
     }
 
-    /// Takes note of an error for `key`. It settles nothing, but it shows that queries end.
+    /// Takes in how a query of `key` is spelled whose [`Ruling::suspects`] asked for it. A ruling is returned when something
+    /// comes of it.
     #[inline(always)]
-    pub fn failed(&mut self, key: Key) {
+    pub fn spelled(&mut self, key: Key, hop: &Hop, query: &Spelled, now: Ticks, rules: &Rules) -> Option<Ruling> {
+        let slot = self.find(key)?;
+        self.picked(slot)?.spelled(hop, query, now, rules)
+    }
+
+    /// Takes back the mark of `key`, because there is no room to remember how to undo it, from a query whose spelling has
+    /// this digest; `others` says whether marks of other names take the room.
+    #[inline(always)]
+    pub fn unmark(&mut self, key: Key, digest: u64, others: bool) {
         if let Some(slot) = self.find(key)
             && let Some(state) = self.picked(slot)
         {
-            state.failed();
+            state.unmark(digest, others);
+        }
+    }
+
+    /// Takes note of an error for `key`; `asked` says whether its query was let through. It settles nothing, but it shows
+    /// that queries end.
+    #[inline(always)]
+    pub fn failed(&mut self, key: Key, asked: bool) {
+        if let Some(slot) = self.find(key)
+            && let Some(state) = self.picked(slot)
+        {
+            state.failed(asked);
         }
     }
 
@@ -98,7 +118,7 @@ impl KeyBucket {
                 u32::MAX
             } else if state.is_open() {
                 if idle > RETIRE_TICKS { idle } else { 0 }
-            } else if state.scores.is_suspect() {
+            } else if state.is_suspect() {
                 (idle >> 3) + 1
             } else {
                 idle + 1

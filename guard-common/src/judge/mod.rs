@@ -1,26 +1,30 @@
 //! Is this query part of a loop?
 //!
 //! What is sure: in a loop the same key is on its way several times, unanswered, and a server that waits for the
-//! answer asks for it again. The judge keeps a few facts for each key ([`KeyState`]), weighs what each hop adds to
-//! them (`evidence`), and opens a breaker for a hold when they suffice (`breaker`). It has no clock and does no I/O:
-//! a function of (state, hop, time, rules).
+//! answer asks for it again. The judge keeps a few facts for each key ([`KeyState`]) and weighs what each hop adds to
+//! them (`evidence`). What looks like a loop gets a mark, and if that comes back it is one (`mark`). Then a breaker
+//! opens for a hold (`breaker`). It has no clock and does no I/O: a function of (state, hop, time, rules).
 //!
 //! Keys live in buckets of seven ([`KeyBucket`]), one spin lock each, so that two CPUs never judge a key at once.
 
 mod breaker;
 mod bucket;
 mod evidence;
+mod mark;
 #[cfg(test)]
 mod tests;
 
 pub use breaker::Note;
 pub use bucket::{KeyBucket, SLOTS, bpf_spin_lock};
 pub use evidence::Evidence;
+pub use mark::Spelled;
 
 use crate::{flow::Sighting, time::Ticks};
 
 /// Servers remembered for a key, in the order in which it was first seen going to them: the rungs of its ladder.
 pub const RUNGS: usize = 4;
+/// A bit for each of them.
+const ALL_RUNGS: u8 = (1 << RUNGS) - 1;
 
 /// One end of a hop: its address, folded to 16 bits of a keyed digest, and its port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,13 +46,15 @@ pub struct Hop {
     pub id: u16,
     /// Whether both ends are this very host, so that addresses tell nothing.
     pub same_host: bool,
+    /// Whether its name is all small letters.
+    pub plain: bool,
     /// Whether it is leaving, where it was seen first.
     pub egress: bool,
     /// What is known of this very query.
     pub sighting: Sighting,
 }
 
-/// The times that the operator sets.
+/// What the operator sets.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
@@ -58,6 +64,8 @@ pub struct Rules {
     pub hold_max_ticks: u32,
     /// Ticks that the query which is let through after a hold has to get its answer.
     pub test_ticks: u32,
+    /// Whether suspect queries are marked: 0 or 1.
+    pub marks: u32,
 }
 
 impl Rules {
@@ -80,8 +88,20 @@ pub struct Ruling {
     pub held: bool,
     /// Whether it is let through to see whether the loop is still there.
     pub tests: bool,
-    /// Whether this very query went to a server that already had the question.
+    /// Whether this very query counts as one that went to a server which already had the question.
     pub recirculates: bool,
+    /// Whether it goes to such a server, be it for the first time or once more.
+    pub returns: bool,
+    /// What this very query says beside that.
+    pub found: Evidence,
+    /// Whether its key is under suspicion: the judge wants to know how it is spelled.
+    pub suspects: bool,
+    /// Whether it is to be marked on its way.
+    pub marks: bool,
+    /// Bits of the proof, if it is one.
+    pub bits: u8,
+    /// Whether the pace speaks for a loop as well: 5-tuples and IDs came back faster than any client retries.
+    pub rapid: bool,
     /// What has just changed, if anything.
     pub note: Note,
     /// Queries held since the breaker opened, this one included.
@@ -120,25 +140,29 @@ pub struct KeyState {
     touched: Ticks,
     /// The first hop that spoke for a loop, or the last one that did not.
     since: Ticks,
-    /// The end of the hold, or of the test.
+    /// The end of the hold, of the test, or of the mark.
     until: Ticks,
-    /// Queries held since the breaker opened.
-    held: u32,
+    /// Queries held since the breaker opened; while a mark is out, what carries it looks like.
+    count: u32,
     hops: u16,
-    recirculated: u16,
+    recirculated: u8,
     phase: u8,
+    /// How often the hold was doubled; while a mark is out, how often it came back.
     level: u8,
-    rung_count: u8,
-    last_rung: u8,
+    ladder: evidence::Ladder,
+    /// Where the last hop went.
+    last: evidence::Position,
     evidence: u8,
-    /// Rungs that the test query has been let through to.
+    /// Rungs that the test query has been let through to, a bit each, and a number of others above them; or those that the
+    /// marked query has been to, and above them the last of them.
     visited: u8,
-    /// Whether a query was let through since the breaker opened: 0 or 1.
-    tested: u8,
+    flags: u8,
     scores: evidence::Scores,
-    /// Where the hop that is being judged goes.
-    found: evidence::Position,
-    /// Rungs whose last query left this host: a bit each.
+    /// Bits of evidence that the mark has brought.
+    bits: u8,
+    /// Hops that came back without the mark since it is out.
+    overtaken: u8,
+    /// Rungs whose last query left this host, a bit each, and above them those of the round that the mark is in.
     outgoing: u8,
     rungs: [Rung; RUNGS],
 }
@@ -148,7 +172,7 @@ const _: () = assert!(size_of::<KeyState>() == 64);
 impl KeyState {
     /// Whether the breaker is open or testing.
     pub const fn is_open(&self) -> bool {
-        self.phase != breaker::CLOSED
+        self.phase == breaker::OPEN || self.phase == breaker::TEST
     }
 
     /// The end of the hold, or of the test.
@@ -157,8 +181,9 @@ impl KeyState {
     }
 
     /// Queries held since the breaker opened.
+    #[inline(always)]
     pub const fn held(&self) -> u32 {
-        self.held
+        if self.is_open() { self.count } else { 0 }
     }
 
     /// Forgets the hops, not the breaker.
@@ -166,10 +191,12 @@ impl KeyState {
     fn forget_hops(&mut self) {
         self.hops = 0;
         self.recirculated = 0;
-        self.rung_count = 0;
-        self.last_rung = NO_RUNG;
+        self.ladder.forget_asked();
+        self.last = evidence::Position::NOWHERE;
+        self.visited = 0;
         self.outgoing = 0;
         self.scores = evidence::Scores::default();
+        self.withdraw();
     }
 
     #[inline(always)]
@@ -178,17 +205,20 @@ impl KeyState {
             held,
             tests: false,
             recirculates: false,
+            returns: false,
+            found: Evidence::None,
+            suspects: false,
+            marks: false,
+            bits: 0,
+            rapid: self.scores.has_pace(),
             note,
-            held_in_hold: self.held,
+            held_in_hold: self.held(),
             until: self.until,
             hold_ticks: self.hold_ticks(rules),
             age_ticks: now.since(self.since),
             hops: self.hops,
-            recirculated: self.recirculated,
+            recirculated: self.recirculated as u16,
             evidence: Evidence::from_u8(self.evidence),
         }
     }
 }
-
-/// The `last_rung` of a key whose last hop went to a server that is not remembered.
-const NO_RUNG: u8 = 0x0f;

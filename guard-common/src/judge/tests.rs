@@ -4,10 +4,6 @@
 
 mod breaker;
 mod bucket;
-mod loads;
-mod loops;
-mod nodes;
-mod world;
 
 use proptest::prelude::ProptestConfig;
 
@@ -19,6 +15,7 @@ const RULES: Rules = Rules {
     hold_ticks: ticks_of_ms(1_000),
     hold_max_ticks: ticks_of_ms(300_000),
     test_ticks: ticks_of_ms(2_000),
+    marks: 0,
 };
 
 const KEY: Key = Key(0x5eed);

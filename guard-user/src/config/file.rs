@@ -108,12 +108,16 @@ pub(super) fn parse(file: &str, text: &str, live: Option<Live<'_>>) -> Result<Co
 fn config(top: &mut Section<'_>, live: Option<Live<'_>>) -> Config {
     let default = Config::default();
     let mode = top.word("mode", &MODES, default.mode);
+    let marks = top.truth("marks", default.marks);
+    let observe_marks = top.truth("observe_marks", default.observe_marks);
     let ports = ports(top).unwrap_or(default.ports);
     let faults = top.fault_count();
     let attach = top.section("attach", |section| attach(section, default.attach));
     let attach_is_right = top.fault_count() == faults;
     let mut config = Config {
         mode,
+        marks,
+        observe_marks,
         ports,
         attach,
         breaker: top.section("breaker", |section| breaker(section, default.breaker)),

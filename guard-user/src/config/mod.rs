@@ -43,6 +43,10 @@ const MAX_INTERFACE_NAME: usize = 15;
 pub(crate) struct Config {
     /// Watch, or act.
     pub(crate) mode: Mode,
+    /// Whether suspect queries are marked in enforce mode.
+    pub(crate) marks: bool,
+    /// Whether they are in observe mode.
+    pub(crate) observe_marks: bool,
     /// Ports on which DNS is spoken.
     pub(crate) ports: Vec<u16>,
     /// Where and how programs are attached.
@@ -209,6 +213,8 @@ impl Default for Config {
         ];
         Self {
             mode: Mode::Observe,
+            marks: true,
+            observe_marks: false,
             ports: vec![53],
             attach: Attach {
                 interfaces: vec!["lo".to_owned()],

@@ -67,10 +67,15 @@ impl Config {
     ///
     /// What the file says does not fit the host: an interface is not guarded, or it has too many addresses.
     pub(crate) fn policy(&self, facts: &Facts, secret: &Secret) -> Result<Compiled, PolicyError> {
+        let marks = match self.mode {
+            Mode::Enforce => self.marks,
+            Mode::Observe => self.observe_marks,
+        };
         let rules = Rules {
             hold_ticks: ticks_of_ms(self.breaker.hold_ms),
             hold_max_ticks: ticks_of_ms(self.breaker.hold_max_ms),
             test_ticks: ticks_of_ms(self.breaker.test_ms),
+            marks: marks.into(),
         };
         let mut policy = Policy::new(self.mode, self.answer.action, rules);
         policy.rcode = self.answer.rcode.number();

@@ -115,6 +115,19 @@ impl<'f> Section<'f> {
             .unwrap_or(default)
     }
 
+    /// Yes or no.
+    pub(super) fn truth(&mut self, key: &'static str, default: bool) -> bool {
+        let value = self.take(key);
+        let read = value.and_then(|value| {
+            let truth = match value.get_ref() {
+                DeValue::Boolean(truth) => Ok(*truth),
+                _ => Err("true or false".to_owned()),
+            };
+            self.checked(key, value, truth)
+        });
+        read.unwrap_or(default)
+    }
+
     /// One of a few words.
     pub(super) fn word<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)], default: T) -> T {
         self.choice(key, words).unwrap_or(default)

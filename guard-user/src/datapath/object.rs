@@ -12,6 +12,7 @@ use guard_common::{
     counter::{Counters, RowCount},
     flow::FlowLine,
     judge::KeyBucket,
+    marks::MarkLine,
     policy::{Control, MAX_ROWS, Policy},
     remedy::Allowance,
     sample::Sampler,
@@ -56,12 +57,13 @@ pub(super) fn load(object: &[u8], pins: &Pins) -> Result<Ebpf, ObjectError> {
 }
 
 /// Name, bytes of a value, and entries of each map.
-fn shapes() -> [(&'static str, usize, usize); 12] {
+fn shapes() -> [(&'static str, usize, usize); 13] {
     [
         (abi::CONTROL, size_of::<Control>(), 1),
         (abi::POLICIES, size_of::<Policy>(), 2),
         (abi::KEYS, size_of::<KeyBucket>(), abi::KEY_BUCKETS),
         (abi::FLOWS, size_of::<FlowLine>(), abi::FLOW_LINES),
+        (abi::MARKS, size_of::<MarkLine>(), abi::MARK_LINES),
         (abi::ALLOWANCES, size_of::<Allowance>(), abi::ALLOWANCE_SLOTS),
         (abi::COUNTERS, size_of::<Counters>(), abi::DEVICE_SLOTS),
         (abi::EVENTS, 0, abi::EVENT_BYTES),

@@ -18,6 +18,11 @@ pub(crate) use self::{
 };
 use crate::{attachment::Attachment, config::mode_word};
 
+/// The word of a loop whose mark came back.
+pub(crate) const PROVEN: &str = "proven";
+/// The word of one that only looks like a loop.
+pub(crate) const SUSPECTED: &str = "suspected";
+
 /// Goes up with every change that breaks a reader of the JSON lines.
 const SCHEMA: u32 = 1;
 
@@ -157,8 +162,15 @@ pub(crate) struct Breaker {
 /// The packet that changed a breaker, and what the kernel knew then.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Packet {
+    /// `proven` or `suspected`.
+    pub(crate) proof: &'static str,
     /// What speaks for the loop.
     pub(crate) evidence: &'static str,
+    /// Bits of the proof.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bits: Option<u16>,
+    /// Whether 5-tuples and IDs came back faster than any client retries.
+    pub(crate) rapid: bool,
     /// Hops that went to a server which already had the question.
     pub(crate) recirculated: u16,
     /// Hops that nobody had answered.
@@ -295,7 +307,12 @@ impl fmt::Display for Event {
                 ..
             }) => write!(
                 f,
-                "loop: {reason} ({} on {device}, {} recirculated, cut in {} ms, from {} to {})",
+                "{}: {reason} ({} on {device}, {} recirculated, cut in {} ms, from {} to {})",
+                if packet.proof == PROVEN {
+                    "loop"
+                } else {
+                    "suspected loop"
+                },
                 packet.evidence,
                 packet.recirculated,
                 packet.cut_ms.unwrap_or_default(),
@@ -372,8 +389,11 @@ mod tests {
             device: "lo".to_owned(),
             hook: "tc-ingress",
             packet: Some(Packet {
-                evidence: "pace",
-                recirculated: 11,
+                proof: PROVEN,
+                evidence: "mark",
+                bits: Some(21),
+                rapid: true,
+                recirculated: 6,
                 hops: 14,
                 cut_ms: Some(3),
                 hold_ms: 1_000,
@@ -393,7 +413,8 @@ mod tests {
         let expected = json!({
             "schema": 1, "event": "trip", "time": "2026-11-18T11:06:40.007Z",
             "name": "x.consul.", "type": "A", "class": "IN", "key": "00000000000000ff",
-            "device": "lo", "hook": "tc-ingress", "evidence": "pace", "recirculated": 11, "hops": 14,
+            "device": "lo", "hook": "tc-ingress", "proof": "proven", "evidence": "mark", "bits": 21, "rapid": true,
+            "recirculated": 6, "hops": 14,
             "cut_ms": 3, "hold_ms": 1000, "verdict": "answer", "held": 1, "open_ms": 0,
             "from": "127.0.0.1:40123", "to": "127.0.0.1:53", "loop": ["127.0.0.1:53", "[::1]:8600"],
             "reason": "it went round",
@@ -406,8 +427,23 @@ mod tests {
         );
         assert_eq!(
             trip().to_string(),
-            "loop: it went round (pace on lo, 11 recirculated, cut in 3 ms, from 127.0.0.1:40123 to 127.0.0.1:53)"
+            "loop: it went round (mark on lo, 6 recirculated, cut in 3 ms, from 127.0.0.1:40123 to 127.0.0.1:53)"
         );
+    }
+
+    #[test]
+    fn a_suspicion_is_called_one() {
+        let mut suspected = trip();
+        if let Event::Trip(Breaker {
+            packet: Some(packet), ..
+        }) = &mut suspected
+        {
+            packet.proof = SUSPECTED;
+            packet.bits = None;
+        }
+        assert_eq!(value(&suspected)["proof"], "suspected");
+        assert!(value(&suspected).get("bits").is_none());
+        assert!(suspected.to_string().starts_with("suspected loop: it went round ("));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use guard_common::{
 use self::top::Top;
 use crate::{
     attachment::Hook,
-    events::{Breaker, Event, Packet},
+    events::{Breaker, Event, PROVEN, Packet, SUSPECTED},
     name,
     snapshot::{Held, OpenLoop},
 };
@@ -181,14 +181,7 @@ impl Loops {
             .filter(|server| event.at_ns.saturating_sub(server.seen_ns) <= FORGET_NS);
         let servers = fresh.map(|server| server.address).collect();
         let found = self.insert(event, Loop::new(event, device, hook, servers));
-        let verdict = Verdict::from_u8(event.verdict);
-        let reason = sentence::trip(
-            &found.name,
-            &found.qtype,
-            &found.servers,
-            Evidence::from_u8(event.evidence),
-            verdict,
-        );
+        let reason = sentence::trip(&found.name, &found.qtype, &found.servers, &sentence::Why::of(event));
         found.breaker(event.key, Some(packet(event)), event.at_ns, reason)
     }
 
@@ -317,8 +310,12 @@ impl Tally {
 
 fn packet(event: &KernelEvent) -> Packet {
     let is_trip = matches!(Note::from_u8(event.note), Note::Trip);
+    let evidence = Evidence::from_u8(event.evidence);
     Packet {
-        evidence: Evidence::from_u8(event.evidence).word(),
+        proof: if evidence == Evidence::Mark { PROVEN } else { SUSPECTED },
+        evidence: evidence.word(),
+        bits: (event.bits != 0).then_some(event.bits),
+        rapid: event.rapid != 0,
         recirculated: event.recirculated,
         hops: event.hops,
         cut_ms: is_trip.then(|| ms_of_ticks(event.age_ticks)),

@@ -2,24 +2,61 @@
 
 use std::net::SocketAddr;
 
-use guard_common::{judge::Evidence, remedy::Verdict};
+use guard_common::{event::Event as KernelEvent, judge::Evidence, remedy::Verdict};
+
+/// Why a breaker opened, and what came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Why {
+    evidence: Evidence,
+    bits: u16,
+    rapid: bool,
+    verdict: Verdict,
+}
+
+impl Why {
+    /// What an event says.
+    pub(super) fn of(event: &KernelEvent) -> Self {
+        Self {
+            evidence: Evidence::from_u8(event.evidence),
+            bits: event.bits,
+            rapid: event.rapid != 0,
+            verdict: Verdict::from_u8(event.verdict),
+        }
+    }
+}
+
+const PACE: &str = "the same 5-tuple and ID came back faster than any client retries";
 
 /// A breaker opened.
-pub(super) fn trip(name: &str, qtype: &str, servers: &[SocketAddr], evidence: Evidence, verdict: Verdict) -> String {
-    let proof = match evidence {
-        Evidence::Pace => "the same 5-tuple and ID came back faster than any client retries",
-        Evidence::Identity => "the ID of a query to one server came back in a query to a server that already had it",
-        Evidence::Direction => "a server that was itself waiting for the answer asked for it",
-        Evidence::Ladder => {
-            "servers on this host asked each other in turns, from the same sockets, and no response came"
+pub(super) fn trip(name: &str, qtype: &str, servers: &[SocketAddr], why: &Why) -> String {
+    let evidence = match why.evidence {
+        Evidence::Mark => {
+            let also = if why.rapid { format!("; {PACE}") } else { String::new() };
+            format!("proven, its mark came back ({} bits){also}", why.bits)
         }
-        Evidence::None => "it came back to servers that already had it",
+        Evidence::Pace => PACE.to_owned(),
+        Evidence::Identity => {
+            "the ID of a query to one server came back in a query to a server that already had it".to_owned()
+        }
+        Evidence::Direction => "a server that was itself waiting for the answer asked for it".to_owned(),
+        Evidence::Ladder => {
+            "servers on this host asked each other in turns, from the same sockets, and no response came".to_owned()
+        }
+        Evidence::None => "it came back to servers that already had it".to_owned(),
     };
-    let outcome = match verdict {
+    let went = if why.evidence == Evidence::Mark {
+        "went"
+    } else {
+        "seems to go"
+    };
+    let outcome = match why.verdict {
         Verdict::WouldAnswer | Verdict::WouldDrop => "; it goes on, because the mode is observe",
         Verdict::Pass | Verdict::Answer | Verdict::Drop => "",
     };
-    format!("query {name} {qtype} went round {}: {proof}{outcome}", among(servers))
+    format!(
+        "query {name} {qtype} {went} round {}: {evidence}{outcome}",
+        among(servers)
+    )
 }
 
 /// A test failed.
@@ -72,12 +109,40 @@ mod tests {
     #[test]
     fn a_trip_names_the_hops_and_the_proof() {
         let servers = [HERE, ([127, 0, 0, 1], 8_600).into()];
+        let why = Why {
+            evidence: Evidence::Mark,
+            bits: 21,
+            rapid: false,
+            verdict: Verdict::Answer,
+        };
         assert_eq!(
-            trip("x.consul.", "A", &servers, Evidence::Pace, Verdict::Answer),
-            "query x.consul. A went round between 127.0.0.1:53 and 127.0.0.1:8600: \
+            trip("x.consul.", "A", &servers, &why),
+            "query x.consul. A went round between 127.0.0.1:53 and 127.0.0.1:8600: proven, its mark came back (21 bits)"
+        );
+        let rapid = trip("x.consul.", "A", &servers, &Why { rapid: true, ..why });
+        assert!(rapid.ends_with("(21 bits); the same 5-tuple and ID came back faster than any client retries"));
+    }
+
+    #[test]
+    fn what_is_not_proven_is_said_to_be_a_suspicion() {
+        let servers = [HERE, ([127, 0, 0, 1], 8_600).into()];
+        let why = Why {
+            evidence: Evidence::Pace,
+            bits: 0,
+            rapid: true,
+            verdict: Verdict::Answer,
+        };
+        assert_eq!(
+            trip("x.consul.", "A", &servers, &why),
+            "query x.consul. A seems to go round between 127.0.0.1:53 and 127.0.0.1:8600: \
              the same 5-tuple and ID came back faster than any client retries"
         );
-        let observed = trip("x.consul.", "A", &servers, Evidence::Ladder, Verdict::WouldDrop);
+        let observed = Why {
+            evidence: Evidence::Ladder,
+            verdict: Verdict::WouldDrop,
+            ..why
+        };
+        let observed = trip("x.consul.", "A", &servers, &observed);
         assert!(
             observed.ends_with("it goes on, because the mode is observe"),
             "{observed}"

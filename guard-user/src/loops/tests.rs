@@ -31,7 +31,8 @@ fn event(note: Note, key: u64, port: u16, at_ns: u64) -> KernelEvent {
         qtype: 1,
         qclass: 1,
         name_len: 10,
-        spare: 0,
+        bits: 0,
+        rapid: 1,
         source: loopback,
         destination: loopback,
         name,
@@ -81,7 +82,7 @@ fn a_trip_names_the_hops_that_suspects_showed() {
     );
     assert_eq!(
         trip.reason,
-        "query x.consul. A went round between 127.0.0.1:53 and 127.0.0.1:8600: \
+        "query x.consul. A seems to go round between 127.0.0.1:53 and 127.0.0.1:8600: \
          the same 5-tuple and ID came back faster than any client retries"
     );
 }

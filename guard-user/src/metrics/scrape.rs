@@ -412,6 +412,24 @@ pub(super) const FAMILIES: &[Family] = &[
         rows: &[("", Counter::Trips)],
     },
     Family {
+        name: "proofs",
+        help: "Breakers that opened because a mark came back: loops proven, and not only suspected.",
+        label: "",
+        rows: &[("", Counter::Proofs)],
+    },
+    Family {
+        name: "marks",
+        help: "Suspect queries that were to be marked; no_room: too many marks were out, and it went on without.",
+        label: "result",
+        rows: &[("marked", Counter::Marked), ("no_room", Counter::NotMarked)],
+    },
+    Family {
+        name: "mark_restorations",
+        help: "Responses whose question got the spelling of its query back.",
+        label: "",
+        rows: &[("", Counter::Restored)],
+    },
+    Family {
         name: "extensions",
         help: "Breakers that stayed open because a test query got no answer.",
         label: "",

@@ -181,6 +181,7 @@ fn policy() -> Policy {
         hold_ticks,
         hold_max_ticks: 4 * hold_ticks,
         test_ticks: hold_ticks,
+        marks: 0,
     };
     let mut policy = Policy::new(Mode::Enforce, Action::Answer, rules);
     // A busy machine may take its time between two test runs.

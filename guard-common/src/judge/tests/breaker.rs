@@ -31,6 +31,7 @@ fn hop(port: u16, server: u16) -> Hop {
         },
         id: port,
         same_host: true,
+        plain: true,
         egress: false,
         sighting: Sighting::New,
     }
@@ -358,7 +359,7 @@ proptest! {
         longest in 0..300_000_u32,
         test_ticks in 1..5_000_u32,
     ) {
-        let rules = Rules { hold_ticks, hold_max_ticks: hold_ticks + longest, test_ticks };
+        let rules = Rules { hold_ticks, hold_max_ticks: hold_ticks + longest, test_ticks, marks: 0 };
         let mut bench = Bench { rules, ..Bench::new() };
         let mut held_in_hold = 0;
         for step in steps {
@@ -379,7 +380,7 @@ proptest! {
                 }
                 Step::Query { client, server, id, same_host, sighting } => {
                     let ends = |number, port| Endpoint { address: number, port };
-                    let hop = Hop { client: ends(client, 30_000), server: ends(server, 53), id, same_host, egress: false, sighting };
+                    let hop = Hop { client: ends(client, 30_000), server: ends(server, 53), id, same_host, plain: true, egress: false, sighting };
                     let ruling = bench.query(&hop);
                     prop_assert!(!ruling.held || bench.is_open());
                     prop_assert!(was_open || bench.is_open() == (ruling.note == Note::Trip));

@@ -23,6 +23,7 @@ const fn hop(port: u16, sighting: Sighting) -> Hop {
         server: Endpoint { address: 1, port },
         id: 7,
         same_host: true,
+        plain: true,
         egress: false,
         sighting,
     }

@@ -22,7 +22,7 @@ fn the_template_shows_every_default() {
         .lines()
         .filter(|line| line.contains(" = ") && !line.starts_with('#'))
         .count();
-    assert_eq!(keys, 18);
+    assert_eq!(keys, 20);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn an_empty_file_is_the_defaults() {
 
 #[test]
 fn every_key_is_read() {
-    let text = "mode = 'enforce'\nports = [53, 8600]\n\
+    let text = "mode = 'enforce'\nmarks = false\nobserve_marks = true\nports = [53, 8600]\n\
         [attach]\ninterfaces = ['eth0']\nxdp = 'driver'\ntc = 'clsact'\npin_dir = '/sys/fs/bpf/x'\n\
         [breaker]\nhold_ms = 500\nhold_max_ms = 0x1000\ntest_ms = 1_000\n\
         [answer]\naction = 'drop'\nrcode = 'NXDOMAIN'\nper_client = 1\nper_hold = 2\ntrusted = ['10.0.0.0/8']\n\
@@ -76,6 +76,8 @@ fn every_key_is_read() {
         mode = 'observe'\n[search]\nsuffixes = ['Corp.example']\n";
     let expected = Config {
         mode: Mode::Enforce,
+        marks: false,
+        observe_marks: true,
         ports: vec![53, 8_600],
         attach: Attach {
             interfaces: vec!["eth0".to_owned()],
@@ -121,7 +123,7 @@ fn an_unknown_key_is_named_with_the_allowed_ones() {
     assert_eq!(
         error("[brake]\n"),
         "dnsguard.toml:1:2: unknown key 'brake' at the top level; \
-         allowed: mode, ports, attach, breaker, answer, lease, metrics, budget, hygiene, search"
+         allowed: mode, marks, observe_marks, ports, attach, breaker, answer, lease, metrics, budget, hygiene, search"
     );
 }
 

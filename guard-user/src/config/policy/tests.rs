@@ -93,7 +93,8 @@ fn the_kernel_gets_what_the_operator_wrote() {
         Rules {
             hold_ticks: 954,
             hold_max_ticks: 286_103,
-            test_ticks: 1_908
+            test_ticks: 1_908,
+            marks: 1
         }
     );
     assert_eq!(
@@ -105,6 +106,24 @@ fn the_kernel_gets_what_the_operator_wrote() {
         (0, 0, [0; ZONES])
     );
     assert!(policy.link.is_empty() && policy.hygiene.is_empty());
+}
+
+#[test]
+fn marks_are_put_in_enforce_mode_and_in_observe_mode_only_when_asked_for() {
+    for (mode, marks, observe_marks, expected) in [
+        (Mode::Enforce, true, false, 1),
+        (Mode::Enforce, false, true, 0),
+        (Mode::Observe, true, false, 0),
+        (Mode::Observe, false, true, 1),
+    ] {
+        let config = Config {
+            mode,
+            marks,
+            observe_marks,
+            ..Config::default()
+        };
+        assert_eq!(config.policy(&facts(), &SECRET).unwrap().policy.rules.marks, expected);
+    }
 }
 
 #[test]
