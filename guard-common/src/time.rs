@@ -7,7 +7,7 @@ const AHEAD: u32 = 1 << 16;
 ///
 /// Ticks are a shift away from the kernel's nanoseconds, and 32 bits of them last 52 days; comparisons wrap.
 #[repr(transparent)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ticks(pub u32);
 
 impl Ticks {

@@ -19,15 +19,15 @@ use super::{ALL_RUNGS, Hop, KeyState, RUNGS, Rules, Rung, breaker};
 use crate::{choice, flow::Sighting, time::Ticks};
 
 /// The score at which a key is taken for a loop.
-const TRIP: u8 = 24;
+pub(super) const TRIP: u8 = 24;
 /// The score from which on the hops are worth telling.
 const SUSPECT: u8 = 12;
 /// Ticks between two hops for which the score for pace loses one point: 50 ms.
-const PACE_LEAK_TICKS: u32 = 48;
+pub(super) const PACE_LEAK_TICKS: u32 = 48;
 /// The same for the other scores: 4 ms. Clients that come one by one look the same, but are slower.
-const TURN_LEAK_TICKS: u32 = 4;
+pub(super) const TURN_LEAK_TICKS: u32 = 4;
 /// Ticks after which hops that nobody answered no longer count: 10 s, when dnsmasq gives up on a query as well.
-const FORGET_TICKS: u32 = 9_537;
+pub(super) const FORGET_TICKS: u32 = 9_537;
 /// Ticks without a query, of a key that has no hops, after which its servers may be seen in another order: 50 ms.
 const CALM_TICKS: u32 = 48;
 /// A repeat that comes back to the first server in its turn: in a pair that is every other hop.
@@ -89,12 +89,12 @@ impl Evidence {
 
 /// The leaking scores.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Scores {
-    pace: u8,
+    pub(super) pace: u8,
     /// Identity and direction.
-    echo: u8,
-    ladder: u8,
+    pub(super) echo: u8,
+    pub(super) ladder: u8,
 }
 
 /// What a hop adds up to.
@@ -303,8 +303,8 @@ impl KeyState {
 /// Which rungs there are: in the lower half of the byte those that are remembered, in the upper half those that were asked
 /// since the question was last answered; a bit each.
 #[repr(transparent)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ladder(u8);
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Ladder(pub(super) u8);
 
 impl Ladder {
     #[inline(always)]
@@ -350,7 +350,7 @@ impl Ladder {
 /// Where on the ladder a hop goes: in the lower four bits the rung, or where it would be added, or [`NO_RUNG`]; above
 /// them two flags.
 #[repr(transparent)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Position(u8);
 
 /// The rung of a server that is not remembered.

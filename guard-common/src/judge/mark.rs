@@ -25,13 +25,13 @@ use crate::{flow::Sighting, spelling::Spelling, time::Ticks};
 
 /// Bits that prove a loop. Beside them is what it takes to be looked at at all: hops that nobody answers, and one that
 /// came back.
-const PROOF_BITS: u8 = 18;
+pub(super) const PROOF_BITS: u8 = 18;
 /// The same where some queries are spelled at random, and not by a mark: many that guess must not add up.
 const PROOF_BITS_AMONG_RANDOM: u8 = 48;
 /// Bits that a query takes away which is spelled at random and carries no mark.
 const RANDOM_RELIEF: u8 = 2;
 /// Returns that prove a loop.
-const PROOF_RETURNS: u8 = 2;
+pub(super) const PROOF_RETURNS: u8 = 2;
 /// Letters of the shortest name that is marked.
 const FEWEST_LETTERS: u32 = 3;
 /// Letters of the shortest name of which an earlier mark can be told from a spelling at random: of fewer, too many
@@ -47,9 +47,9 @@ const SUSPICIOUS_HOPS_TO_ONE: u16 = 16;
 /// Hops that come back without the mark before it is given up; doubling each time.
 const LOST_AFTER: u8 = 8;
 /// Ticks after which the first of them is enough: half a second, in which most of what circulates would be back.
-const STALE_TICKS: u32 = 477;
+pub(super) const STALE_TICKS: u32 = 477;
 /// Ticks after which a mark is given up in any case: 10 s, like hops.
-const MARK_TICKS: u32 = 9_537;
+pub(super) const MARK_TICKS: u32 = 9_537;
 
 /// What a query is that the judge looked at more closely.
 #[repr(C)]
@@ -84,14 +84,14 @@ const fn bits_beside(hop: &Hop, found: Evidence) -> u8 {
 /// Flag: a breaker has let a query through since it opened.
 pub(super) const TESTED: u8 = 1;
 /// Flag: some queries are spelled at random, and not by a mark.
-const RANDOM: u8 = 2;
+pub(super) const RANDOM: u8 = 2;
 /// Flag: it cannot be marked.
-const UNMARKABLE: u8 = 4;
+pub(super) const UNMARKABLE: u8 = 4;
 /// Flag: somebody spells at random who may well take marks off.
-const SHUFFLED: u8 = 8;
+pub(super) const SHUFFLED: u8 = 8;
 /// Above the flags, two bits each, how often a mark was lost, and how often one was answered; 3 is often.
 const LOST_SHIFT: u32 = 4;
-const ANSWERED_SHIFT: u32 = 6;
+pub(super) const ANSWERED_SHIFT: u32 = 6;
 
 impl KeyState {
     /// Whether the judge wants to know how this query is spelled.

@@ -122,7 +122,7 @@ pub struct Ruling {
 
 /// A server that has been asked for the key and has not answered.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Rung {
     address: u16,
     port: u16,
@@ -134,7 +134,7 @@ struct Rung {
 
 /// What is remembered of a key: one cache line. All zero is a key never seen.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct KeyState {
     /// When a query or an answer last touched it.
     touched: Ticks,

@@ -1,9 +1,12 @@
-//! The judge, driven step by step by a small network of our own with a clock of our own.
+//! The judge, driven step by step with a clock of our own.
 //!
-//! [`world`] has the wire, the guard and the clock; [`nodes`] the forwarders and clients, as they were measured.
+//! [`breaker`] tells how a breaker opens, tests and closes, [`bucket`] which keys keep their slot. [`model`] goes through
+//! the states that packets can bring a key to, and through the ways in which two CPUs can get between each other. What
+//! loops and load of real resolvers look like to the judge is played in `guard-sim`.
 
 mod breaker;
 mod bucket;
+mod model;
 
 use proptest::prelude::ProptestConfig;
 
