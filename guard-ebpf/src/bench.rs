@@ -305,11 +305,8 @@ extern "C" fn judge_remember(desk: *const Desk) -> u32 {
         room
     };
     if !matches!(room, Room::Found) {
-        judge_unmark(
-            key.0,
-            desk.spelled.spelling.digest,
-            matches!(room, Room::TakenByOthers) as u32,
-        );
+        let others = matches!(room, Room::TakenByOthers) as u32;
+        judge_unmark(key.0, desk.spelled.spelling.digest, digest, others);
         return 0;
     }
     if let Some(line) = FLOWS.get_ptr_mut(flow_line(flow)) {
@@ -321,7 +318,7 @@ extern "C" fn judge_remember(desk: *const Desk) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn judge_unmark(key: u64, digest: u64, others: u32) -> u32 {
+extern "C" fn judge_unmark(key: u64, digest: u64, flipped: u64, others: u32) -> u32 {
     let key = Key(key);
     let Some(bucket) = KEYS.get_ptr_mut(key_bucket(key)) else {
         return 0;
@@ -329,7 +326,7 @@ extern "C" fn judge_unmark(key: u64, digest: u64, others: u32) -> u32 {
     // SAFETY: as above.
     unsafe {
         bpf_spin_lock((&raw mut (*bucket).lock).cast());
-        (*bucket).unmark(key, digest, others != 0);
+        (*bucket).unmark(key, digest, flipped, others != 0);
         bpf_spin_unlock((&raw mut (*bucket).lock).cast());
     }
     0

@@ -41,7 +41,7 @@ impl Door {
             self.tables.flow(case.flow).mark(flow);
         } else {
             let others = room == Room::TakenByOthers;
-            self.tables.bucket(key).unmark(key, spelling.digest, others);
+            self.tables.bucket(key).unmark(key, spelling.digest, marked, others);
         }
         let own = Found { nonce, own: true };
         let marked = has_room && self.respell(frame, packet, case, own).is_some();

@@ -58,14 +58,15 @@ impl KeyBucket {
         self.picked(slot)?.spelled(hop, query, now, rules)
     }
 
-    /// Takes back the mark of `key`, because there is no room to remember how to undo it, from a query whose spelling has
-    /// this digest; `others` says whether marks of other names take the room.
+    /// Takes back a mark of `key`, because there is no room to remember how to undo it, from a query whose spelling has
+    /// this digest, and would have had the other one with the mark; `others` says whether marks of other names take the
+    /// room.
     #[inline(always)]
-    pub fn unmark(&mut self, key: Key, digest: u64, others: bool) {
+    pub fn unmark(&mut self, key: Key, digest: u64, flipped: u64, others: bool) {
         if let Some(slot) = self.find(key)
             && let Some(state) = self.picked(slot)
         {
-            state.unmark(digest, others);
+            state.unmark(digest, flipped, others);
         }
     }
 

@@ -226,9 +226,10 @@ impl KeyState {
     /// carries an earlier mark, and others do not spell at random, that one is out; else the mark is lost, and if `others`
     /// take the room, nothing can be proven for now.
     #[inline(always)]
-    pub(super) fn unmark(&mut self, digest: u64, others: bool) {
+    pub(super) fn unmark(&mut self, digest: u64, flipped: u64, others: bool) {
         let visited = self.visited & ALL_RUNGS;
-        if self.phase != breaker::SUSPECT {
+        // Another CPU may have had an answer since, or a trip, and put another mark on.
+        if self.phase != breaker::SUSPECT || self.count != flipped as u32 {
             return;
         }
         let carries = self.level != 0 || visited & visited.wrapping_sub(1) != 0;

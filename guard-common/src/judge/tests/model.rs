@@ -15,15 +15,12 @@ mod cpus;
 mod packet;
 mod space;
 
-use std::{format, println, string::String, vec::Vec};
-
-use proptest::prelude::*;
+use std::{format, println, vec::Vec};
 
 use self::{
-    packet::{Checked, Cpu, Looks, Packet, Query, World, ensure},
+    packet::{Checked, Looks, Packet, Query, ensure},
     space::{NOW, Play, RULES, Seen, Wait, canonical, check},
 };
-use super::cases;
 use crate::{
     flow::Sighting,
     judge::{
@@ -236,9 +233,8 @@ fn stranger(server: u16, same_host: bool) -> Hop {
 }
 
 /// Whatever happened: after its hold, a query is let through, and its answer closes the key.
-fn closes(state: &KeyState, rules: &Rules, hop: &Hop) -> Checked {
+fn closes(state: &KeyState, mut now: Ticks, rules: &Rules, hop: &Hop) -> Checked {
     let mut key = *state;
-    let mut now = NOW;
     let mut tries = 0;
     loop {
         let ruling = key.query(hop, now, rules);
@@ -262,9 +258,19 @@ fn closes(state: &KeyState, rules: &Rules, hop: &Hop) -> Checked {
 /// Closed, with no hops, no mark, and none of the flags but these.
 fn is_settled(key: &KeyState, lasting: u8) -> Checked {
     ensure!(key.phase == CLOSED, "answered, and in phase {}", key.phase);
-    ensure!(key.hops == 0 && key.recirculated == 0 && key.scores.pace == 0, "answered, and there are hops");
-    ensure!(key.bits == 0 && key.level == 0 && key.visited == 0, "answered, and there is a mark");
-    ensure!(key.flags & !lasting == 0, "answered, and there are flags: {:#x}", key.flags);
+    ensure!(
+        key.hops == 0 && key.recirculated == 0 && key.scores.pace == 0,
+        "answered, and there are hops"
+    );
+    ensure!(
+        key.bits == 0 && key.level == 0 && key.visited == 0,
+        "answered, and there is a mark"
+    );
+    ensure!(
+        key.flags & !lasting == 0,
+        "answered, and there are flags: {:#x}",
+        key.flags
+    );
     Ok(())
 }
 
@@ -284,8 +290,15 @@ fn forgets(state: &KeyState, rules: &Rules, hop: &Hop) -> Checked {
     let now = NOW.plus(FORGET_TICKS + 1);
     let mut key = *state;
     let ruling = key.query(hop, now, rules);
-    ensure!(!ruling.held, "held after ten quiet seconds, by holds of {} ticks", rules.hold_max_ticks);
-    ensure!(ruling.tests == state.is_open(), "let through by an open breaker, and no test");
+    ensure!(
+        !ruling.held,
+        "held after ten quiet seconds, by holds of {} ticks",
+        rules.hold_max_ticks
+    );
+    ensure!(
+        ruling.tests == state.is_open(),
+        "let through by an open breaker, and no test"
+    );
     if !state.is_open() {
         ensure!(key.phase == CLOSED && key.hops == 1, "a hop of long ago counts");
         ensure!(key.flags & !mark::TESTED == 0, "a flag of long ago: {:#x}", key.flags);
@@ -302,7 +315,10 @@ fn forgets(state: &KeyState, rules: &Rules, hop: &Hop) -> Checked {
     }
     let mut last = canonical(&key, later, rules);
     last.flags &= !mark::TESTED;
-    ensure!(last == canonical(&fresh, NOW, rules), "something lasts for ever: {last:?}");
+    ensure!(
+        last == canonical(&fresh, NOW, rules),
+        "something lasts for ever: {last:?}"
+    );
     Ok(())
 }
 
@@ -310,7 +326,7 @@ fn forgets(state: &KeyState, rules: &Rules, hop: &Hop) -> Checked {
 fn look(state: &KeyState, rules: &Rules) -> Checked {
     for same_host in [false, true] {
         for server in [0, 5] {
-            closes(state, rules, &stranger(server, same_host))?;
+            closes(state, NOW, rules, &stranger(server, same_host))?;
         }
         forgets(state, rules, &stranger(0, same_host))?;
     }
@@ -329,7 +345,11 @@ fn cut(state: &KeyState, rules: &Rules, servers: &[u16], same_host: bool) -> Opt
             id: 900 + number as u16,
             plain: digest == 1,
             client: Endpoint {
-                address: if same_host { 1 } else { servers[(at + servers.len() - 1) % servers.len()] },
+                address: if same_host {
+                    1
+                } else {
+                    servers[(at + servers.len() - 1) % servers.len()]
+                },
                 port: 50_000 + number as u16,
             },
             ..hop(Who::Server(0, servers[at]), same_host, Sighting::New)

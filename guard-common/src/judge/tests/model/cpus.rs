@@ -3,24 +3,20 @@
 use std::{collections::HashSet, format, println, vec::Vec};
 
 use super::{
-    RULES, closes, fresh, hop,
+    NOW, RULES, Who, closes, fresh, hop,
     packet::{Checked, Cpu, Looks, Packet, Query, Section, World, ensure},
-    pair, plays, stranger,
+    plays, stranger,
 };
 use crate::{
     flow::Sighting,
     judge::{
         Hop, KeyState, Note,
-        breaker::{CLOSED, OPEN, SUSPECT, TEST},
+        breaker::{CLOSED, SUSPECT},
+        mark,
     },
     marks::Room,
     time::Ticks,
 };
-
-use super::{NOW, Who, is_settled};
-
-/// The mark in the beginning.
-use super::space::MARK;
 
 /// What happened so far while packets were under way together.
 #[derive(Clone)]
@@ -138,8 +134,16 @@ impl Race {
     fn over(&self, tally: &mut Tally) -> Checked {
         let World { trips, releases, .. } = self.world;
         let told = |note: Note| self.cpus.iter().map(|cpu| cpu.notes[note as usize]).sum::<u32>();
-        ensure!(told(Note::Trip) == trips, "trips: {trips}, and told of {}", told(Note::Trip));
-        ensure!(told(Note::Release) == releases, "releases: {releases}, and told of {}", told(Note::Release));
+        ensure!(
+            told(Note::Trip) == trips,
+            "trips: {trips}, and told of {}",
+            told(Note::Trip)
+        );
+        ensure!(
+            told(Note::Release) == releases,
+            "releases: {releases}, and told of {}",
+            told(Note::Release)
+        );
         tally.trips += trips as usize;
         tally.releases += releases as usize;
         tally.extensions += told(Note::Extend) as usize;
@@ -147,7 +151,10 @@ impl Race {
             // An event tells the last note of a packet.
             let last = cpu.ruling.map_or(Note::None, |ruling| ruling.note);
             for note in [Note::Trip, Note::Extend, Note::Release] {
-                ensure!((cpu.notes[note as usize] != 0) == (last == note), "{note:?} is told of by no event");
+                ensure!(
+                    (cpu.notes[note as usize] != 0) == (last == note),
+                    "{note:?} is told of by no event"
+                );
             }
             ensure!(
                 !cpu.marked || cpu.is_remembered(&mut self.world.clone()),
@@ -164,7 +171,7 @@ impl Race {
             "a mark is out, and nobody carries it"
         );
         for server in [0, 4] {
-            closes(key, &RULES, &stranger(server, true))?;
+            closes(key, self.world.latest, &RULES, &stranger(server, true))?;
         }
         Ok(())
     }
@@ -211,7 +218,12 @@ fn racers() -> Vec<Packet> {
         query(down, rapid, Looks::Mark, Room::TakenByOthers),
         query(down, new, Looks::Random, Room::Found),
         query(Who::Client(1, 0), new, Looks::Plain, Room::Found),
-        query(Who::Client(2, 1), Sighting::Retransmit, Looks::Plain, Room::TakenByOthers),
+        query(
+            Who::Client(2, 1),
+            Sighting::Retransmit,
+            Looks::Plain,
+            Room::TakenByOthers
+        ),
         query(up, Sighting::Elsewhere, Looks::Plain, Room::Found),
         Packet::Answer { asked: true },
         Packet::Answer { asked: false },
@@ -245,8 +257,10 @@ fn two_cpus_lose_no_wake_up_and_tell_of_everything_once() {
                     if let Err(wrong) = raced {
                         panic!("{wrong}\nfrom {state:?}\n{one:?} at {now:?}\n{other:?} at {later:?}");
                     }
+                    // Two hops of a loop may be told or not as they come between each other; an answer and a hold may not.
+                    let answers = matches!(other, Packet::Answer { .. });
                     assert!(
-                        ends.is_subset(&serial),
+                        ends.is_subset(&serial) || !answers && !state.is_open(),
                         "an end that no order of whole packets has: {state:?} {one:?} {other:?}"
                     );
                 }
@@ -265,7 +279,135 @@ fn two_cpus_lose_no_wake_up_and_tell_of_everything_once() {
         late_marks,
     } = tally;
     assert!(races > 500_000);
-    for shown in [trips, releases, extensions, taken_back_late, answered_between, late_marks] {
+    for shown in [
+        trips,
+        releases,
+        extensions,
+        taken_back_late,
+        answered_between,
+        late_marks,
+    ] {
         assert!(shown > 100);
     }
+}
+
+/// Three hops of a loop: on its way up, back with a mark, and up again.
+fn loop_hops() -> [Packet; 3] {
+    let (up, down) = (Who::Server(0, 1), Who::Server(1, 0));
+    [
+        query(up, Sighting::New, Looks::Plain, Room::Found),
+        query(down, Sighting::New, Looks::Plain, Room::Found),
+        query(up, Sighting::Rapid, Looks::Plain, Room::Found),
+    ]
+}
+
+/// What the other CPUs may do while one is between two sections: as much as they like.
+fn bursts() -> Vec<Vec<(u32, Packet)>> {
+    let answer = (1, Packet::Answer { asked: true });
+    let hops = |number| loop_hops().into_iter().cycle().take(number).map(|packet| (0, packet));
+    let rapid = |number| {
+        (0..number).map(|number| {
+            let who = if number % 2 == 0 {
+                Who::Server(0, 1)
+            } else {
+                Who::Server(1, 0)
+            };
+            (0, query(who, Sighting::Rapid, Looks::Plain, Room::Found))
+        })
+    };
+    let later = |ticks| (ticks, loop_hops()[0]);
+    std::vec![
+        [answer].into_iter().chain(hops(6)).collect(),
+        [answer].into_iter().chain(hops(3)).chain([answer]).collect(),
+        hops(20).collect(),
+        hops(80).collect(),
+        rapid(40).collect(),
+        rapid(40).chain([later(4), answer]).collect(),
+        rapid(40).chain([later(4), answer]).chain(rapid(40)).collect(),
+        rapid(40)
+            .chain([later(4), later(6), later(8), answer])
+            .chain(hops(9))
+            .collect(),
+        [later(9_538), answer].into_iter().chain(hops(6)).collect(),
+        hops(2)
+            .chain([(0, Packet::Error { asked: true }); 9])
+            .chain(hops(9))
+            .collect(),
+    ]
+}
+
+/// A CPU may be interrupted between two sections for longer than any packet takes.
+#[test]
+fn whatever_goes_on_meanwhile_a_cpu_takes_back_its_own_mark_only() {
+    let (states, racers, bursts) = (some_states(400), racers(), bursts());
+    let (mut tally, mut races) = (Tally::default(), 0);
+    let mut remarked = 0;
+    for state in &states {
+        for slow in &racers {
+            for burst in &bursts {
+                for sections in 0..4 {
+                    let mut race = Race::new(state, 12, &[(*slow, NOW)]);
+                    let slowly = (0..sections).try_for_each(|_| {
+                        if race.cpus[0].is_over() {
+                            Ok(())
+                        } else {
+                            race.step(0, &mut tally)
+                        }
+                    });
+                    let mut now = NOW;
+                    let raced = slowly.and_then(|()| {
+                        for (number, (wait, packet)) in burst.iter().enumerate() {
+                            now = now.plus(*wait);
+                            race.cpus.push(Cpu::new(*packet, now, 1 + number as u32));
+                            while !race.cpus[number + 1].is_over() {
+                                race.step(number + 1, &mut tally)?;
+                            }
+                        }
+                        let key = &race.world.key;
+                        let marks = race.cpus[1..]
+                            .iter()
+                            .any(|cpu| cpu.marked && key.count == cpu.flipped() as u32);
+                        remarked += (race.cpus[0].next == Section::Unmark && key.phase == SUSPECT && marks) as usize;
+                        while !race.cpus[0].is_over() {
+                            race.step(0, &mut tally)?;
+                        }
+                        race.over(&mut tally)
+                    });
+                    if let Err(wrong) = raced {
+                        panic!("{wrong}\nfrom {state:?}\n{slow:?}, after {sections} sections {burst:?}");
+                    }
+                    races += 1;
+                }
+            }
+        }
+    }
+    println!("{races} bursts, {remarked} in which another mark was out: {tally:?}");
+    assert!(remarked > 100);
+}
+
+/// What the search above has found, when a mark was taken back whosever it was.
+#[test]
+fn a_mark_that_finds_no_room_leaves_alone_the_one_that_came_after_an_answer() {
+    let mut world = World::new(fresh(&RULES), RULES, 12);
+    let run = |packet, number, world: &mut World| {
+        let mut cpu = Cpu::new(packet, NOW, number);
+        cpu.run(world).unwrap();
+        cpu
+    };
+    let [up, down, _] = loop_hops();
+    run(up, 1, &mut world);
+    run(down, 2, &mut world);
+    let Packet::Query(query) = up else { unreachable!() };
+    let room = Room::TakenByOthers;
+    let mut slow = Cpu::new(Packet::Query(Query { room, ..query }), NOW, 0);
+    while slow.next != Section::Unmark {
+        slow.step(&mut world).unwrap();
+    }
+    run(Packet::Answer { asked: true }, 3, &mut world);
+    // A name whose marks were answered is marked later than before.
+    let mut hops = (4..20).map(|number| run(if number % 2 == 0 { up } else { down }, number, &mut world));
+    let marked = hops.find(|hop| hop.marked).unwrap();
+    slow.run(&mut world).unwrap();
+    assert_eq!((world.key.phase, world.key.count), (SUSPECT, marked.flipped() as u32));
+    assert!(!world.key.has(mark::UNMARKABLE));
 }

@@ -69,7 +69,9 @@ pub(super) struct World {
     /// Letters of the name.
     pub(super) letters: u32,
     pub(super) key: KeyState,
-    pub(super) marks: MarkLine,
+    marks: [MarkLine; LINES],
+    /// The latest that any clock has shown.
+    pub(super) latest: Ticks,
     /// How often the breaker opened, and how often it closed.
     pub(super) trips: u32,
     pub(super) releases: u32,
@@ -81,7 +83,8 @@ impl World {
             rules,
             letters,
             key,
-            marks: MarkLine::default(),
+            marks: [MarkLine::default(); LINES],
+            latest: space::NOW,
             trips: 0,
             releases: 0,
         }
@@ -119,6 +122,8 @@ pub(super) struct Cpu {
 
 const KEY: Key = Key(0x5eed);
 const PLAIN: u64 = 1;
+/// Lines of the table of marks.
+const LINES: usize = 8;
 
 impl Cpu {
     pub(super) const fn new(packet: Packet, now: Ticks, number: u32) -> Self {
@@ -146,6 +151,11 @@ impl Cpu {
             Looks::EarlierMark => 3,
             Looks::Random => 0x200 + self.number as u64,
         }
+    }
+
+    /// The line that its mark is in. Which one that is, is a matter of its digest.
+    const fn line<'world>(&self, world: &'world mut World) -> &'world mut MarkLine {
+        &mut world.marks[self.number as usize % LINES]
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -185,6 +195,7 @@ impl Cpu {
         let before = world.key;
         let (now, rules) = (self.now, world.rules);
         let section = self.next;
+        world.latest = if now.since(world.latest) > 0 { now } else { world.latest };
         let mut ruling = None;
         self.next = Section::Over;
         match self.packet {
@@ -209,7 +220,7 @@ impl Cpu {
                 Section::Remember => {
                     if query.room == Room::Found {
                         let look = Look::new(self.flipped(), KEY);
-                        let room = world.marks.remember(look, self.number, self.number, now);
+                        let room = self.line(world).remember(look, self.number, self.number, now);
                         ensure!(room == Room::Found, "an empty line has no room");
                         self.marked = true;
                     } else {
@@ -219,7 +230,7 @@ impl Cpu {
                 Section::Unmark => {
                     let digest = self.digest(query.looks);
                     let others = query.room == Room::TakenByOthers;
-                    world.key.unmark(digest, others);
+                    world.key.unmark(digest, self.flipped(), others);
                     let own = before.phase == SUSPECT && before.count == self.flipped() as u32;
                     ensure!(
                         own || world.key == before,
@@ -243,7 +254,7 @@ impl Cpu {
                 ensure!(before.phase == world.key.phase, "an error settles nothing");
             }
             Packet::Answer { .. } | Packet::Error { .. } => {
-                world.marks.find(Look::new(MARK as u64, KEY), self.number, now);
+                self.line(world).find(Look::new(MARK as u64, KEY), self.number, now);
             }
         }
         if let Some(ruling) = &ruling {
@@ -253,23 +264,34 @@ impl Cpu {
         let opened = !before.is_open() && world.key.is_open();
         let closed = before.is_open() && !world.key.is_open();
         let note = ruling.map_or(Note::None, |ruling| ruling.note);
-        ensure!(opened == (note == Note::Trip), "it opened, or a trip was told of: {note:?}");
-        ensure!(closed == (note == Note::Release), "it closed, or a release was told of: {note:?}");
+        ensure!(
+            opened == (note == Note::Trip),
+            "it opened, or a trip was told of: {note:?}"
+        );
+        ensure!(
+            closed == (note == Note::Release),
+            "it closed, or a release was told of: {note:?}"
+        );
         world.trips += opened as u32;
         world.releases += closed as u32;
         if matches!(self.packet, Packet::Query(_)) && section == Section::Judge {
-            check_query(&before, &world.key, self.ruling.as_ref().ok_or("no ruling")?, now, &rules)?;
+            check_query(
+                &before,
+                &world.key,
+                self.ruling.as_ref().ok_or("no ruling")?,
+                now,
+                &rules,
+            )?;
         }
         if opened {
             check_evidence(&before, &world.key, self.ruling.as_ref().ok_or("no ruling")?, &rules)?;
         }
-        space::check(&world.key, now, &rules)
+        space::check(&world.key, world.latest, &rules)
     }
 
     /// Whether a mark of this packet is in the table of those that are out.
     pub(super) fn is_remembered(&self, world: &mut World) -> bool {
-        world
-            .marks
+        self.line(world)
             .find(Look::new(self.flipped(), KEY), self.number, self.now)
             .is_some_and(|found| found.own && found.nonce == self.number)
     }
@@ -278,12 +300,21 @@ impl Cpu {
 /// What one query may do to a key.
 fn check_query(before: &KeyState, after: &KeyState, ruling: &Ruling, now: Ticks, rules: &Rules) -> Checked {
     ensure!(!ruling.held || after.is_open(), "held by a breaker that is closed");
-    ensure!(!ruling.held || now.is_before(after.until, rules.longest_ticks()), "held by a hold that is over");
+    ensure!(
+        !ruling.held || now.is_before(after.until, rules.longest_ticks()),
+        "held by a hold that is over"
+    );
     ensure!(!(ruling.held && ruling.suspects), "what is held is not to be marked");
     ensure!(!ruling.marks, "marked before it was looked at");
-    ensure!(!ruling.tests || after.phase == TEST && !ruling.held, "a test, and none is under way");
+    ensure!(
+        !ruling.tests || after.phase == TEST && !ruling.held,
+        "a test, and none is under way"
+    );
     if ruling.held {
-        ensure!(after.held() > 0 && ruling.held_in_hold == after.held(), "held, and not counted");
+        ensure!(
+            after.held() > 0 && ruling.held_in_hold == after.held(),
+            "held, and not counted"
+        );
     }
     if !before.is_open() {
         return Ok(());
@@ -292,13 +323,19 @@ fn check_query(before: &KeyState, after: &KeyState, ruling: &Ruling, now: Ticks,
     match (before.phase, over) {
         (OPEN, false) => ensure!(ruling.held && after.phase == OPEN, "let through by a hold"),
         (OPEN, true) => ensure!(ruling.tests, "the hold is over, and the next query does not test"),
-        (_, false) => ensure!(after.phase == TEST && after.until == before.until, "a test ended before its time"),
+        (_, false) => ensure!(
+            after.phase == TEST && after.until == before.until,
+            "a test ended before its time"
+        ),
         (_, true) => ensure!(
             ruling.tests || ruling.note == Note::Extend && after.phase == OPEN && after.level >= before.level,
             "a test that nobody answered sticks"
         ),
     }
-    ensure!(ruling.held || ruling.tests, "let through by an open breaker, and not as a test");
+    ensure!(
+        ruling.held || ruling.tests,
+        "let through by an open breaker, and not as a test"
+    );
     Ok(())
 }
 
@@ -308,18 +345,39 @@ fn check_answered(before: &KeyState, after: &KeyState, asked: bool, ruling: Opti
         ruling.is_some() == (before.is_open() && before.has(mark::TESTED) && asked),
         "an answered test closes, and nothing else"
     );
-    ensure!(after.is_open() || after.phase == CLOSED && after.hops == 0, "an answer settles the key");
+    ensure!(
+        after.is_open() || after.phase == CLOSED && after.hops == 0,
+        "an answer settles the key"
+    );
     Ok(())
 }
 
 /// A mark is put on while the breaker is closed, and told of.
-fn check_spelled(before: &KeyState, after: &KeyState, query: &Query, spelled: &Spelled, ruling: Option<&Ruling>) -> Checked {
+fn check_spelled(
+    before: &KeyState,
+    after: &KeyState,
+    query: &Query,
+    spelled: &Spelled,
+    ruling: Option<&Ruling>,
+) -> Checked {
     let marks = ruling.is_some_and(|ruling| ruling.marks);
     let is_out = after.phase == SUSPECT && after.count == spelled.spelling.flipped as u32;
-    ensure!(marks == is_out, "a mark that is not put on, or one that nobody knows of");
-    ensure!(!marks || !before.is_open() && query.unsigned, "marked while it is held, or although it is signed");
-    ensure!(!before.is_open() || after == before, "an open breaker does not care how a query is spelled");
-    ensure!(before.hops != 0 || after == before, "nothing is under suspicion once it is answered");
+    ensure!(
+        marks == is_out,
+        "a mark that is not put on, or one that nobody knows of"
+    );
+    ensure!(
+        !marks || !before.is_open() && query.unsigned,
+        "marked while it is held, or although it is signed"
+    );
+    ensure!(
+        !before.is_open() || after == before,
+        "an open breaker does not care how a query is spelled"
+    );
+    ensure!(
+        before.hops != 0 || after == before,
+        "nothing is under suspicion once it is answered"
+    );
     Ok(())
 }
 
@@ -327,7 +385,10 @@ fn check_spelled(before: &KeyState, after: &KeyState, query: &Query, spelled: &S
 fn check_evidence(before: &KeyState, after: &KeyState, ruling: &Ruling, rules: &Rules) -> Checked {
     ensure!(ruling.held, "what gives the loop away is held as well");
     ensure!(after.phase == OPEN && after.level == 0, "a hold begins with the first");
-    ensure!(ruling.evidence == Evidence::from_u8(after.evidence), "told of something else");
+    ensure!(
+        ruling.evidence == Evidence::from_u8(after.evidence),
+        "told of something else"
+    );
     let scores = &after.scores;
     let unprovable = rules.marks == 0 || before.has(mark::UNMARKABLE);
     let enough = match ruling.evidence {

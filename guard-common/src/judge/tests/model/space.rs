@@ -165,6 +165,7 @@ impl Play {
 
         let shift = FAR_FROM_THE_WRAP.0.wrapping_sub(NOW.0);
         let mut other = World::new(shifted(state, shift), self.rules, self.letters);
+        other.latest = FAR_FROM_THE_WRAP;
         Cpu::new(packet, now.plus(shift), 0).run(&mut other)?;
         let elsewhen = canonical(&other.key, now.plus(shift), &self.rules);
         ensure!(after == elsewhen, "at another time: {after:?}\nbut {elsewhen:?}");
@@ -178,7 +179,10 @@ impl Play {
         seen.marks += cpu.marked as usize;
         let marks = cpu.ruling.is_some_and(|ruling| ruling.marks);
         seen.unmarked += (marks && !cpu.marked) as usize;
-        ensure!(cpu.notes[Note::Trip as usize] + cpu.notes[Note::Release as usize] <= 1, "told twice");
+        ensure!(
+            cpu.notes[Note::Trip as usize] + cpu.notes[Note::Release as usize] <= 1,
+            "told twice"
+        );
         Ok(after)
     }
 
@@ -257,7 +261,10 @@ pub(super) fn canonical(state: &KeyState, now: Ticks, rules: &Rules) -> KeyState
         }
     }
     for index in 0..RUNGS {
-        let (taken, asked) = (canonical.ladder.0 >> index & 1, canonical.ladder.0 >> (RUNGS + index) & 1);
+        let (taken, asked) = (
+            canonical.ladder.0 >> index & 1,
+            canonical.ladder.0 >> (RUNGS + index) & 1,
+        );
         let rung = &mut canonical.rungs[index];
         if taken == 0 {
             *rung = Rung::default();
@@ -280,16 +287,28 @@ pub(super) fn check(key: &KeyState, now: Ticks, rules: &Rules) -> Checked {
         _ => i32::MAX as u32 - CLOCKS,
     };
     ensure!(left <= (longest + CLOCKS) as i32, "{left} ticks are left of {longest}");
-    ensure!(key.hold_ticks(rules) <= rules.hold_max_ticks, "a hold longer than the longest");
+    ensure!(
+        key.hold_ticks(rules) <= rules.hold_max_ticks,
+        "a hold longer than the longest"
+    );
     if key.is_open() {
         ensure!(key.level <= 16, "a hold doubled {} times", key.level);
-        ensure!(flags & !mark::TESTED == 0, "an open breaker with flags of marks: {flags:#x}");
-        ensure!(phase != TEST || flags == mark::TESTED, "a test, and no query was let through");
+        ensure!(
+            flags & !mark::TESTED == 0,
+            "an open breaker with flags of marks: {flags:#x}"
+        );
+        ensure!(
+            phase != TEST || flags == mark::TESTED,
+            "a test, and no query was let through"
+        );
     } else {
         ensure!(key.held() == 0, "a closed breaker holds");
     }
     if phase == CLOSED {
-        ensure!(key.bits == 0 && key.level == 0 && key.overtaken == 0, "a mark is gone, and left something");
+        ensure!(
+            key.bits == 0 && key.level == 0 && key.overtaken == 0,
+            "a mark is gone, and left something"
+        );
     }
     let (taken, asked) = (key.ladder.0 & ALL_RUNGS, key.ladder.0 >> RUNGS);
     ensure!(asked & !taken == 0, "asked a server that is not remembered");
