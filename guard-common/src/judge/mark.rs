@@ -90,7 +90,7 @@ pub(super) const UNMARKABLE: u8 = 4;
 /// Flag: somebody spells at random who may well take marks off.
 pub(super) const SHUFFLED: u8 = 8;
 /// Above the flags, two bits each, how often a mark was lost, and how often one was answered; 3 is often.
-const LOST_SHIFT: u32 = 4;
+pub(super) const LOST_SHIFT: u32 = 4;
 pub(super) const ANSWERED_SHIFT: u32 = 6;
 
 impl KeyState {
@@ -139,9 +139,11 @@ impl KeyState {
         }
         let can_be_marked = self.can_mark(query);
         let is_free = self.phase == breaker::CLOSED;
-        let is_worth_it = query.returns || hop.same_host && self.ladder.is_one_asked();
-        // One that was lost without a trace may have gone to a server that asks nobody.
-        let elsewhere = self.lost() & 1 == 0 || rung.index() != self.marked();
+        let is_alone = self.ladder.is_one_asked();
+        let is_worth_it = query.returns || hop.same_host && is_alone;
+        // One that was lost without a trace may have gone to a server that asks nobody. If there is no other, it may be the
+        // mark that was lost, and not the server's fault.
+        let elsewhere = self.lost() & 1 == 0 || is_alone || rung.index() != self.marked();
         if is_free && is_worth_it && elsewhere && self.is_suspicious(hop) && can_be_marked {
             self.phase = breaker::SUSPECT;
             self.since = now;
