@@ -1,6 +1,6 @@
 //! Packets on several CPUs at once: every way in which their sections can come between each other.
 
-use std::{collections::HashSet, format, println, vec::Vec};
+use std::{collections::HashSet, format, println, sync::OnceLock, vec::Vec};
 
 use super::{
     NOW, RULES, Who, closes, fresh, hop,
@@ -20,11 +20,11 @@ use crate::{
 
 /// What happened so far while packets were under way together.
 #[derive(Clone)]
-struct Race {
-    world: World,
-    cpus: Vec<Cpu>,
+pub(super) struct Race {
+    pub(super) world: World,
+    pub(super) cpus: Vec<Cpu>,
     /// The order in which their sections ran.
-    order: Vec<usize>,
+    pub(super) order: Vec<usize>,
     /// Sections that judged a query since the last answer.
     judged_since_answer: u32,
     answered: bool,
@@ -35,7 +35,7 @@ type Ends = HashSet<bool>;
 
 /// What all races together have shown.
 #[derive(Debug, Default)]
-struct Tally {
+pub(super) struct Tally {
     races: usize,
     trips: usize,
     releases: usize,
@@ -49,7 +49,7 @@ struct Tally {
 }
 
 impl Race {
-    fn new(key: &KeyState, letters: u32, packets: &[(Packet, Ticks)]) -> Self {
+    pub(super) fn new(key: &KeyState, letters: u32, packets: &[(Packet, Ticks)]) -> Self {
         let cpus = packets.iter().enumerate();
         Self {
             world: World::new(*key, RULES, letters),
@@ -63,7 +63,7 @@ impl Race {
     }
 
     /// Runs the next section of one CPU.
-    fn step(&mut self, number: usize, tally: &mut Tally) -> Checked {
+    pub(super) fn step(&mut self, number: usize, tally: &mut Tally) -> Checked {
         let before = self.world.key;
         let cpu = &mut self.cpus[number];
         let section = cpu.next;
@@ -131,7 +131,7 @@ impl Race {
     }
 
     /// What is true whatever the order was.
-    fn over(&self, tally: &mut Tally) -> Checked {
+    pub(super) fn over(&self, tally: &mut Tally) -> Checked {
         let World { trips, releases, .. } = self.world;
         let told = |note: Note| self.cpus.iter().map(|cpu| cpu.notes[note as usize]).sum::<u32>();
         ensure!(
@@ -177,18 +177,20 @@ impl Race {
     }
 }
 
-/// Of the states that packets bring about, some of each kind: every `one_of`-th, and all that are open.
-fn some_states(one_of: usize) -> Vec<KeyState> {
-    let mut some = HashSet::new();
-    for play in plays() {
-        if play.rules != RULES {
-            continue;
+/// Of the states that packets bring about, some of each kind.
+fn some_states() -> &'static [KeyState] {
+    static STATES: OnceLock<Vec<KeyState>> = OnceLock::new();
+    STATES.get_or_init(|| {
+        let mut some = Vec::new();
+        for play in plays() {
+            if play.rules == RULES {
+                let states = play.states();
+                let open = states.iter().filter(|state| state.is_open());
+                some.extend(states.iter().step_by(800).chain(open.step_by(4)));
+            }
         }
-        let (states, _) = play.search(&[fresh(&play.rules)], |_| true, |_| Ok(()));
-        let open = states.iter().filter(|state| state.is_open());
-        some.extend(states.iter().step_by(one_of).chain(open.step_by(3)).copied());
-    }
-    some.into_iter().collect()
+        some
+    })
 }
 
 fn query(who: Who, sighting: Sighting, looks: Looks, room: Room) -> Packet {
@@ -205,7 +207,7 @@ fn query(who: Who, sighting: Sighting, looks: Looks, room: Room) -> Packet {
 }
 
 /// The packets that race: hops of a loop with a mark and without, with room for the next and without, and those of others.
-fn racers() -> Vec<Packet> {
+pub(super) fn racers() -> Vec<Packet> {
     let (up, down) = (Who::Server(0, 1), Who::Server(1, 0));
     let (new, rapid) = (Sighting::New, Sighting::Rapid);
     std::vec![
@@ -243,9 +245,9 @@ fn clocks(key: &KeyState) -> Vec<[Ticks; 2]> {
 
 #[test]
 fn two_cpus_lose_no_wake_up_and_tell_of_everything_once() {
-    let (states, racers) = (some_states(400), racers());
+    let (states, racers) = (some_states(), racers());
     let mut tally = Tally::default();
-    for state in &states {
+    for state in states {
         for (at, one) in racers.iter().enumerate() {
             for other in &racers[at..] {
                 for [now, later] in clocks(state) {
@@ -339,10 +341,10 @@ fn bursts() -> Vec<Vec<(u32, Packet)>> {
 /// A CPU may be interrupted between two sections for longer than any packet takes.
 #[test]
 fn whatever_goes_on_meanwhile_a_cpu_takes_back_its_own_mark_only() {
-    let (states, racers, bursts) = (some_states(400), racers(), bursts());
+    let (states, racers, bursts) = (some_states(), racers(), bursts());
     let (mut tally, mut races) = (Tally::default(), 0);
     let mut remarked = 0;
-    for state in &states {
+    for state in states {
         for slow in &racers {
             for burst in &bursts {
                 for sections in 0..4 {

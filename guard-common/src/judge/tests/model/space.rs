@@ -156,6 +156,11 @@ impl Play {
         (states, seen)
     }
 
+    /// The states that are found from a key never seen.
+    pub(super) fn states(&self) -> Vec<KeyState> {
+        self.search(&[fresh(&self.rules)], |_| true, |_| Ok(())).0
+    }
+
     /// Takes one step: everything that one packet does, here and at another time of the clock.
     fn take(&self, state: &KeyState, now: Ticks, packet: Packet, seen: &mut Seen) -> Checked<KeyState> {
         let mut world = World::new(*state, self.rules, self.letters);
@@ -196,6 +201,11 @@ impl Play {
         way.reverse();
         way.concat()
     }
+}
+
+/// A key never seen.
+pub(super) fn fresh(rules: &Rules) -> KeyState {
+    canonical(&KeyState::default(), NOW.minus(1_000_000), rules)
 }
 
 /// The same state at another time.
