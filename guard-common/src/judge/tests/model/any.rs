@@ -1,6 +1,6 @@
 //! What a search cannot go through: states with any numbers in them, any rules, and long runs on three CPUs.
 
-use std::{format, vec::Vec};
+use std::format;
 
 use proptest::{prelude::*, test_runner::TestCaseError};
 
@@ -39,7 +39,8 @@ fn rules() -> impl Strategy<Value = Rules> {
 
 /// Any state that breaks none of the rules in [`check`].
 fn state(rules: Rules) -> impl Strategy<Value = KeyState> {
-    let numbers = (any::<u32>(), any::<u16>(), any::<[u8; 4]>(), any::<[u8; 4]>());
+    let full = prop_oneof![3 => any::<u16>(), 1 => Just(u16::MAX)];
+    let numbers = (any::<u32>(), full, any::<[u8; 4]>(), any::<[u8; 4]>());
     let rungs = prop::array::uniform4((0..6_u16, 50..60_u16, 70..90_u16, any::<u16>()));
     let phase = prop::sample::select(std::vec![CLOSED, OPEN, TEST, SUSPECT]);
     (phase, numbers, rungs, 0..10_000_u32, any::<u32>(), 0..=16_u8).prop_map(
@@ -125,7 +126,7 @@ fn right(checked: Result<(), std::string::String>) -> Result<(), TestCaseError> 
 }
 
 proptest! {
-    #![proptest_config(cases(20_000))]
+    #![proptest_config(cases(8_000))]
 
     /// One packet never leads from a state that keeps the rules to one that does not, whatever is in it; so none ever does.
     #[test]
@@ -166,7 +167,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(cases(2_000))]
+    #![proptest_config(cases(1_000))]
 
     /// Clocks differ by two ticks at most.
     #[test]

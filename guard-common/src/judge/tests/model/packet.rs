@@ -162,11 +162,6 @@ impl Cpu {
         self.next == Section::Over
     }
 
-    /// Whether it is a query that the judge holds.
-    pub(super) fn is_held(&self) -> bool {
-        self.ruling.is_some_and(|ruling| ruling.held)
-    }
-
     fn spelled(&self, query: &Query, ruling: &Ruling, letters: u32) -> Spelled {
         Spelled {
             spelling: Spelling {
@@ -328,8 +323,12 @@ fn check_query(before: &KeyState, after: &KeyState, ruling: &Ruling, now: Ticks,
             "a test ended before its time"
         ),
         (_, true) => ensure!(
-            ruling.tests || ruling.note == Note::Extend && after.phase == OPEN && after.level >= before.level,
-            "a test that nobody answered sticks"
+            ruling.tests
+                || ruling.note == Note::Extend
+                    && after.phase == OPEN
+                    && after.level >= before.level
+                    && after.has(mark::TESTED),
+            "a test that nobody answered sticks, or its answer would come in vain"
         ),
     }
     ensure!(

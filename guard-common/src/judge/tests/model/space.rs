@@ -193,7 +193,8 @@ impl Play {
 
     fn way(&self, states: &[KeyState], ways: &[(u32, u32)], mut at: usize) -> String {
         let mut way = vec![format!("{:?}\n", states[at])];
-        while let (from @ 0..NO_STATE, step) = ways[at] {
+        while ways[at].0 != NO_STATE {
+            let (from, step) = ways[at];
             way.push(format!("{:?}\n", self.steps[step as usize]));
             at = from as usize;
         }
