@@ -168,13 +168,15 @@ impl Play {
         cpu.run(&mut world)?;
         let after = canonical(&world.key, now, &self.rules);
 
-        let shift = FAR_FROM_THE_WRAP.0.wrapping_sub(NOW.0);
-        let mut other = World::new(shifted(state, shift), self.rules, self.letters);
-        other.latest = FAR_FROM_THE_WRAP;
-        Cpu::new(packet, now.plus(shift), 0).run(&mut other)?;
-        let elsewhen = canonical(&other.key, now.plus(shift), &self.rules);
-        ensure!(after == elsewhen, "at another time: {after:?}\nbut {elsewhen:?}");
-
+        // One of four is enough: the ticks are read in few places.
+        if seen.transitions.is_multiple_of(4) {
+            let shift = FAR_FROM_THE_WRAP.0.wrapping_sub(NOW.0);
+            let mut other = World::new(shifted(state, shift), self.rules, self.letters);
+            other.latest = FAR_FROM_THE_WRAP;
+            Cpu::new(packet, now.plus(shift), 0).run(&mut other)?;
+            let elsewhen = canonical(&other.key, now.plus(shift), &self.rules);
+            ensure!(after == elsewhen, "at another time: {after:?}\nbut {elsewhen:?}");
+        }
         for (sum, notes) in seen.notes.iter_mut().zip(cpu.notes) {
             *sum += notes as usize;
         }
