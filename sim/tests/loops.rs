@@ -61,6 +61,7 @@ enum Forwarder {
     Consul,
     Naive,
     Shuffler,
+    Lowers,
 }
 
 impl Forwarder {
@@ -72,6 +73,7 @@ impl Forwarder {
             Self::Consul => network.add(Consul::new(server.address, &[next]), &[server]),
             Self::Naive => network.add(Naive::new(server.address, next), &[server]),
             Self::Shuffler => network.add(Shuffler::new(server.address, next), &[server]),
+            Self::Lowers => network.add(Shuffler::that_lowers(server.address, next), &[server]),
         }
     }
 
@@ -402,6 +404,29 @@ fn a_loop_of_forwarders_that_do_not_keep_the_case_is_cut_by_direction() {
         client(&mut network, 0, HOSTS[0]);
         let trip = is_cut(&mut network, S);
         assert_eq!(trip.evidence, Evidence::Direction, "{first:?}, {second:?}");
+    }
+}
+
+/// A forwarder that makes all letters small takes every mark off, and nothing on the wire tells it from a server that is
+/// dead. Only when no crowd would have gone on for so long is its loop cut for what its hops look like.
+#[test]
+fn a_loop_of_forwarders_that_lower_the_case_does_not_go_on_for_ever() {
+    for first in [Forwarder::Lowers, Forwarder::Naive, Forwarder::Dnsdist] {
+        for second_is_here in [false, true] {
+            let mut guard = guard(true);
+            let mut network = on_host_2(&mut guard, 12);
+            let (there, here) = if second_is_here {
+                (Forwarder::Lowers, first)
+            } else {
+                (first, Forwarder::Lowers)
+            };
+            there.add(&mut network, HOSTS[0], HOSTS[1]);
+            here.add(&mut network, HOSTS[1], HOSTS[0]);
+            client(&mut network, 0, HOSTS[0]);
+            let trip = network.run_until_trip(60 * S, 100_000).expect("it is cut");
+            assert_eq!(trip.evidence, Evidence::Direction, "{there:?}, {here:?}");
+            assert!(network.tally.queries < 40_000, "{there:?}, {here:?}: {:?}", network.tally);
+        }
     }
 }
 

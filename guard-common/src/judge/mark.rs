@@ -44,6 +44,9 @@ const SUSPICIOUS_HOPS: u16 = 3;
 const SUSPICIOUS_HOPS_AT_MOST: u16 = 12;
 /// Hops without an answer to one server of this host, after which it might ask itself.
 const SUSPICIOUS_HOPS_TO_ONE: u16 = 16;
+/// Hops without an answer from which on a key whose marks are all lost is judged without: more than any crowd makes before
+/// it gives up. Behind a dead server marks are lost as well, and so they are in a forwarder that makes all letters small.
+const HOPS_WITHOUT_PROOF: u16 = 1 << 15;
 /// Hops that come back without the mark before it is given up; doubling each time.
 const LOST_AFTER: u8 = 8;
 /// Ticks after which the first of them is enough: half a second, in which most of what circulates would be back.
@@ -89,9 +92,11 @@ pub(super) const RANDOM: u8 = 2;
 pub(super) const UNMARKABLE: u8 = 4;
 /// Flag: somebody spells at random who may well take marks off.
 pub(super) const SHUFFLED: u8 = 8;
-/// Above the flags, two bits each, how often a mark was lost, and how often one was answered; 3 is often.
+/// Above the flags, two bits each, how often a mark was lost, and how often one was answered; [`OFTEN`] is the most.
 pub(super) const LOST_SHIFT: u32 = 4;
 pub(super) const ANSWERED_SHIFT: u32 = 6;
+/// Often, and anything above it.
+const OFTEN: u8 = 3;
 
 impl KeyState {
     /// Whether the judge wants to know how this query is spelled.
@@ -276,7 +281,7 @@ impl KeyState {
         self.bits = 0;
         self.level = 0;
         self.overtaken = 0;
-        if self.lost() < 3 {
+        if self.lost() < OFTEN {
             self.flags += 1 << LOST_SHIFT;
         }
     }
@@ -291,7 +296,7 @@ impl KeyState {
         if self.phase == breaker::SUSPECT {
             self.phase = breaker::CLOSED;
             self.level = 0;
-            if answered < 3 {
+            if answered < OFTEN {
                 self.flags += 1 << ANSWERED_SHIFT;
             }
         }
@@ -314,10 +319,11 @@ impl KeyState {
         self.outgoing &= ALL_RUNGS;
     }
 
-    /// Whether nothing can be proven of this key: there are no marks, or it cannot be marked.
+    /// Whether nothing can be proven of this key: there are no marks, or it cannot be marked, or so much went on its way while
+    /// mark after mark was lost that somebody must take them off.
     #[inline(always)]
     pub(super) const fn is_unprovable(&self, rules: &Rules) -> bool {
-        rules.marks == 0 || self.has(UNMARKABLE)
+        rules.marks == 0 || self.has(UNMARKABLE) || self.lost() == OFTEN && self.hops >= HOPS_WITHOUT_PROOF
     }
 
     /// Whether somebody takes marks off, or seems to, because he spells at random.

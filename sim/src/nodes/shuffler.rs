@@ -1,5 +1,5 @@
 //! A forwarder that spells every query at random, as knot-resolver does, unbound with `use-caps-for-id`, and dnsmasq with
-//! `--do-0x20-encode`.
+//! `--do-0x20-encode`; or one that makes all letters small.
 
 use crate::{
     name::Caps,
@@ -12,6 +12,8 @@ use crate::{
 /// good goes back in the spelling of the client.
 pub struct Shuffler {
     upstream: Socket,
+    /// Whether it makes all letters small instead.
+    lowers: bool,
     asked: Asked<(Packet, Caps)>,
 }
 
@@ -20,7 +22,16 @@ impl Shuffler {
     pub fn new(address: u16, upstream: Socket) -> Self {
         Self {
             upstream,
+            lowers: false,
             asked: Asked::new(address),
+        }
+    }
+
+    /// One that makes all letters small.
+    pub fn that_lowers(address: u16, upstream: Socket) -> Self {
+        Self {
+            lowers: true,
+            ..Self::new(address, upstream)
         }
     }
 }
@@ -28,7 +39,12 @@ impl Shuffler {
 impl Node for Shuffler {
     fn receive(&mut self, packet: Packet, out: &mut Outbox<'_>) {
         if packet.kind == Kind::Query {
-            let (id, caps) = (out.fresh_id(), out.random_caps(packet.name));
+            let id = out.fresh_id();
+            let caps = if self.lowers {
+                Caps::default()
+            } else {
+                out.random_caps(packet.name)
+            };
             let (socket, _) = self.asked.put(id, (packet, caps), out);
             out.send(Packet {
                 from: socket,
