@@ -23,6 +23,7 @@ pub mod process;
 pub mod programs;
 pub mod question;
 pub mod resolver;
+pub mod scribe;
 pub mod storm;
 mod sys;
 pub mod topology;

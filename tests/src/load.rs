@@ -57,7 +57,10 @@ impl Middle {
                 duties,
                 extra: Vec::new(),
             }),
-            Self::Unbound => Recipe::Unbound(Unbound { duties }),
+            Self::Unbound => Recipe::Unbound(Unbound {
+                duties,
+                extra: Vec::new(),
+            }),
         }
     }
 }
@@ -131,7 +134,11 @@ impl Load {
                     answers: vec!["example".to_owned()],
                 };
                 let resolvers = vec![
-                    Unbound { duties }.start(&namespace)?,
+                    Unbound {
+                        duties,
+                        extra: Vec::new(),
+                    }
+                    .start(&namespace)?,
                     Middle::Unbound.recipe(second, authority).start(&namespace)?,
                     Middle::Dnsmasq.recipe(first, second).start(&namespace)?,
                 ];

@@ -12,12 +12,15 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{PACKAGES, cache, locate, sources, tree};
+use super::{DNSMASQ_0X20, PACKAGES, cache, locate, sources, tree};
 
 /// The Debian release that was the last to ship consul (1.8.7).
 const CONSUL_RELEASE: &str = "bullseye";
 
-/// The keys that sign it; part of every Debian.
+/// The first Debian release with a dnsmasq that knows `--do-0x20-encode` (2.91).
+const DNSMASQ_RELEASE: &str = "trixie";
+
+/// The keys that sign them; part of every Debian.
 const DEBIAN_KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Makes every program in `names` one that [`locate`] finds, saying on stderr what takes time.
@@ -38,6 +41,10 @@ pub fn provide(names: &[&str]) -> Result<()> {
 
     let mut system = None;
     for name in missing(names) {
+        if name == DNSMASQ_0X20 {
+            dnsmasq_0x20(&cache)?;
+            continue;
+        }
         let package = PACKAGES
             .iter()
             .find(|(program, _)| *program == name)
@@ -62,22 +69,46 @@ pub fn provide(names: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Fetches consul from the Debian release that had it, over the mirror this system already uses.
+/// Fetches consul from the Debian release that had it.
 fn consul(cache: &Path) -> Result<()> {
-    let help = "needs consul: neither this system's package index nor a Debian mirror it uses has one; \
-                put a consul 1.8.7 on PATH";
-    ensure!(Path::new(DEBIAN_KEYS).is_file(), "{help} ({DEBIAN_KEYS} is missing)");
+    let from = |line: &str| Apt::of_list(cache, "apt-consul", line)?.download("consul");
+    of_release("deb", CONSUL_RELEASE, from)
+        .context("needs consul: this system's package index has none; put a consul 1.8.7 on PATH")
+}
+
+/// Builds a dnsmasq from the source of the Debian release that first had one with 0x20, into the private tree. It needs
+/// no library but the C library, and a compiler.
+fn dnsmasq_0x20(cache: &Path) -> Result<()> {
+    let build = |line: &str| {
+        let apt = Apt::of_list(cache, "apt-dnsmasq", line)?;
+        let source = apt.download_source("dnsmasq")?;
+        eprintln!("programs: building dnsmasq, some 15 s ...");
+        finish(Command::new("make").current_dir(&source), "make")?;
+        let programs = tree().join("usr/sbin");
+        fs::create_dir_all(&programs)?;
+        fs::copy(source.join("src/dnsmasq"), programs.join(DNSMASQ_0X20))?;
+        Ok(())
+    };
+    of_release("deb-src", DNSMASQ_RELEASE, build).with_context(|| {
+        format!("needs {DNSMASQ_0X20}: put a dnsmasq 2.91 or newer, built with any options, on PATH under that name")
+    })
+}
+
+/// Hands the line of apt's sources for a Debian release to `fetch`, for one mirror after the other that this system
+/// already uses, until one has it.
+fn of_release(kind: &str, release: &str, fetch: impl Fn(&str) -> Result<()>) -> Result<()> {
+    ensure!(Path::new(DEBIAN_KEYS).is_file(), "{DEBIAN_KEYS} is missing");
     let mut failed = None;
     for mirror in sources::debian_mirrors()? {
-        let line = format!("deb [signed-by={DEBIAN_KEYS}] {mirror} {CONSUL_RELEASE} main\n");
-        match Apt::of_list(cache, &line).and_then(|apt| apt.download("consul")) {
+        let line = format!("{kind} [signed-by={DEBIAN_KEYS}] {mirror} {release} main\n");
+        match fetch(&line) {
             Ok(()) => return Ok(()),
             Err(error) => failed = Some(error),
         }
     }
     match failed {
-        Some(error) => Err(error.context(help)),
-        None => bail!(help),
+        Some(error) => Err(error),
+        None => bail!("this system uses no Debian mirror"),
     }
 }
 
@@ -94,8 +125,8 @@ impl Apt {
     }
 
     /// Reads one private list of sources instead.
-    fn of_list(cache: &Path, list: &str) -> Result<Self> {
-        Self::new(cache.join("apt-consul"), Some(list))
+    fn of_list(cache: &Path, home: &str, list: &str) -> Result<Self> {
+        Self::new(cache.join(home), Some(list))
     }
 
     fn new(home: PathBuf, list: Option<&str>) -> Result<Self> {
@@ -145,6 +176,24 @@ impl Apt {
             self.run("apt-get", &arguments)?;
         }
         self.unpack()
+    }
+
+    /// Downloads the source of a package, unpacks it as its authors released it, and returns where it lies.
+    fn download_source(&self, package: &str) -> Result<PathBuf> {
+        eprintln!("programs: downloading the source of {package} ...");
+        let archives = self.archives();
+        let mut command = self.command("apt-get", &["source", "--download-only", package]);
+        finish(command.current_dir(&archives), "apt-get source")?;
+        let original = fs::read_dir(&archives)?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|path| path.to_string_lossy().contains(".orig.tar."))
+            .with_context(|| format!("the source of {package} has no archive"))?;
+        let source = self.home.join("source");
+        fs::create_dir_all(&source)?;
+        let mut command = Command::new("tar");
+        command.arg("-x").arg("--strip-components=1").arg("-C").arg(&source);
+        finish(command.arg("-f").arg(original), "tar -x")?;
+        Ok(source)
     }
 
     fn unpack(&self) -> Result<()> {

@@ -18,21 +18,32 @@ use anyhow::{Context as _, Result, bail};
 
 pub use fetch::provide;
 
-/// The programs the lab knows, and the Debian and Ubuntu package of each.
+/// The programs the lab knows, and the Debian and Ubuntu package of each; [`DNSMASQ_0X20`] is none.
 const PACKAGES: &[(&str, &str)] = &[
     ("consul", "consul"),
+    ("delv", "bind9-dnsutils"),
     ("dig", "bind9-dnsutils"),
     ("dnsdist", "dnsdist"),
     ("dnsmasq", "dnsmasq-base"),
+    ("dnssec-keygen", "bind9-utils"),
+    ("dnssec-signzone", "bind9-utils"),
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
+    ("kresd", "knot-resolver"),
     ("musl-gcc", "musl-tools"),
+    ("named", "bind9"),
     ("nft", "nftables"),
+    ("nsupdate", "bind9-dnsutils"),
+    ("pdns_recursor", "pdns-recursor"),
     ("systemd-resolved", "systemd-resolved"),
     ("tc", "iproute2"),
     ("tcpdump", "tcpdump"),
     ("unbound", "unbound"),
 ];
+
+/// A dnsmasq that knows `--do-0x20-encode`, which came with 2.91: built from Debian's source, where the system's own one
+/// is older.
+pub const DNSMASQ_0X20: &str = "dnsmasq-0x20";
 
 /// Where a system has programs that are not on everybody's `PATH`.
 const SYSTEM: [&str; 5] = [
@@ -58,6 +69,11 @@ impl Program {
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The root of the private tree, if it is from there: what it expects in `/usr` lies below.
+    pub(crate) fn root(&self) -> Option<PathBuf> {
+        self.libraries.is_some().then(tree)
     }
 
     /// A command that runs it.
@@ -109,7 +125,7 @@ pub fn version(name: &str) -> Result<String> {
     let argument = match name {
         "consul" => "version",
         "dig" => "-v",
-        "ip" | "unbound" => "-V",
+        "ip" | "kresd" | "unbound" | "named" => "-V",
         _ => "--version",
     };
     let said = locate(name)?
@@ -175,6 +191,11 @@ mod tests {
             ("systemd 252 (252.39-1~deb12u2)\n+PAM +AUDIT", "252.39"),
             ("getent (Debian GLIBC 2.36-9+deb12u10) 2.36", "2.36"),
             ("nftables v1.0.6 (Lester Gooch #5)", "1.0.6"),
+            (
+                "BIND 9.18.49-1~deb12u3-Debian (Extended Support Version) <id:>",
+                "9.18.49",
+            ),
+            ("Knot Resolver, version 5.6.0", "5.6.0"),
         ] {
             assert_eq!(first_version(said).as_deref(), Some(version), "{said}");
         }

@@ -3,7 +3,10 @@
 use anyhow::{Result, ensure};
 
 use super::{Duties, LOCAL_ANSWER, READY, Resolver, first, ready_name};
-use crate::{Namespace, programs::locate};
+use crate::{
+    Namespace,
+    programs::{DNSMASQ_0X20, locate},
+};
 
 /// A dnsmasq with nothing but the given duties; its defaults are those of the distribution.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +20,15 @@ pub struct Dnsmasq {
 impl Dnsmasq {
     /// Starts it and waits until it answers.
     pub fn start(&self, namespace: &Namespace) -> Result<Resolver> {
+        self.start_as("dnsmasq", namespace)
+    }
+
+    /// The same, with a dnsmasq that knows 0x20 ([`DNSMASQ_0X20`]).
+    pub fn start_newer(&self, namespace: &Namespace) -> Result<Resolver> {
+        self.start_as(DNSMASQ_0X20, namespace)
+    }
+
+    fn start_as(&self, program: &str, namespace: &Namespace) -> Result<Resolver> {
         let address = first(&self.duties)?;
         let one_port = self.duties.listen.iter().all(|other| other.port() == address.port());
         ensure!(one_port, "dnsmasq listens on one port only");
@@ -50,7 +62,7 @@ impl Dnsmasq {
         lines.extend(self.extra.iter().cloned());
 
         let config = namespace.file("dnsmasq.conf", &(lines.join("\n") + "\n"))?;
-        let mut command = locate("dnsmasq")?.command();
+        let mut command = locate(program)?.command();
         command
             .arg("--keep-in-foreground")
             .arg(format!("--conf-file={}", config.display()));

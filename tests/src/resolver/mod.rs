@@ -3,9 +3,12 @@
 //! **Invariant: a [`Resolver`] that exists answers.** Every configuration holds a zone that it answers itself
 //! (`ready.test`; consul a service), and starting one means asking it there until the answer comes.
 
+mod bind9;
 mod consul;
 mod dnsdist;
 mod dnsmasq;
+mod knot_resolver;
+mod pdns_recursor;
 mod resolved;
 mod unbound;
 
@@ -17,9 +20,12 @@ use std::{
 
 use anyhow::{Result, bail};
 
+pub use bind9::Bind9;
 pub use consul::{Consul, SERVICE};
 pub use dnsdist::Dnsdist;
 pub use dnsmasq::Dnsmasq;
+pub use knot_resolver::KnotResolver;
+pub use pdns_recursor::PdnsRecursor;
 pub use resolved::Resolved;
 pub use unbound::Unbound;
 
@@ -158,6 +164,11 @@ fn first(duties: &Duties) -> Result<SocketAddr> {
         Some(address) => Ok(*address),
         None => bail!("a resolver needs an address to listen on"),
     }
+}
+
+/// The text of a master file in which every name of the zone has [`LOCAL_ANSWER`], for servers that want a file.
+fn everything_local() -> String {
+    format!("@ 0 SOA ns.{READY}. host.{READY}. 1 3600 600 86400 0\n@ 0 NS ns.{READY}.\n* 0 A {LOCAL_ANSWER}\n")
 }
 
 fn ready_name(number: u32) -> String {

@@ -12,6 +12,8 @@ use crate::{Namespace, programs::locate};
 pub struct Unbound {
     /// What it does.
     pub duties: Duties,
+    /// Further lines of the `server:` section, such as `use-caps-for-id: yes`; they win over its own.
+    pub extra: Vec<String>,
 }
 
 impl Unbound {
@@ -30,6 +32,9 @@ impl Unbound {
         for zone in self.duties.answers.iter().map(String::as_str).chain([READY]) {
             writeln!(text, " local-zone: \"{zone}.\" redirect")?;
             writeln!(text, " local-data: \"{zone}. 0 A {LOCAL_ANSWER}\"")?;
+        }
+        for line in &self.extra {
+            writeln!(text, " {line}")?;
         }
         text.push_str("remote-control:\n control-enable: no\n");
         for forward in &self.duties.forwards {

@@ -74,6 +74,7 @@ impl Site {
             .start(&network.node)?,
             Unbound {
                 duties: forwarder(NODE),
+                extra: Vec::new(),
             }
             .start(&network.node)?,
         ];
