@@ -226,9 +226,9 @@ fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
     book.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The question's name in a response, as it is spelled there, without a dot at its end.
-pub fn spelled(response: &[u8]) -> Option<String> {
-    Question::read(response).map(|question| question.name)
+/// The name of the question in a message, as it is spelled there, without a dot at its end.
+pub fn spelled(message: &[u8]) -> Option<String> {
+    Question::read(message).map(|question| question.name)
 }
 
 /// The name of the first answer in a response, as it is spelled there or where it points to, without a dot at its end.

@@ -10,7 +10,7 @@ use crate::{Namespace, programs::locate};
 /// A named with nothing but the given duties: no validation, no empty zones, one thread.
 #[derive(Clone, Debug, Default)]
 pub struct Bind9 {
-    /// What it does.
+    /// What it does. It listens only where a device has the address: on `lo`, at 127.0.0.1.
     pub duties: Duties,
     /// Further lines of its `options` block, such as `require-server-cookie yes;`.
     pub options: Vec<String>,
