@@ -35,6 +35,12 @@ pub struct Trip {
 
 /// Sees every packet of a network.
 pub trait Guard {
+    /// A network begins at this moment of simulated time.
+    fn begin(&mut self, _now_ns: u64) {}
+
+    /// Waits until a moment has come, if it has a clock of its own: nobody waits for simulated time.
+    fn wait(&mut self, _now_ns: u64) {}
+
     /// Judges a frame, and changes it if it likes. `now_ns` is simulated time from the guard's start on.
     fn pass(&mut self, frame: &mut Vec<u8>, way: Way, now_ns: u64) -> Word;
 }

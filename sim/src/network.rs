@@ -165,14 +165,13 @@ pub struct Network<'g> {
     stand: Stand,
     /// Addresses between which the guard sees nothing.
     pub unseen: HashSet<(u16, u16)>,
-    /// Waits until a moment of this network has come; nobody waits for simulated time.
-    pace: Option<Box<dyn FnMut(u64)>>,
 }
 
 impl<'g> Network<'g> {
     /// An empty network. Its addresses are its own: `number` tells them from those of other networks that the guard has
     /// seen.
     pub fn new(guard: &'g mut dyn Guard, start_ns: u64, stand: Stand, number: u8, seed: u64) -> Self {
+        guard.begin(start_ns);
         let prefix = if stand == Stand::Loopback {
             [127, number]
         } else {
@@ -195,13 +194,7 @@ impl<'g> Network<'g> {
             tally: Tally::default(),
             stand,
             unseen: HashSet::new(),
-            pace: None,
         }
-    }
-
-    /// Has the network go at the pace that `wait` gives it: it is told the moment of each event.
-    pub fn paced(&mut self, wait: impl FnMut(u64) + 'static) {
-        self.pace = Some(Box::new(wait));
     }
 
     /// The moment on the guard's clock.
@@ -260,9 +253,7 @@ impl<'g> Network<'g> {
                 return;
             };
             self.now = at_ns;
-            if let Some(wait) = &mut self.pace {
-                wait(at_ns);
-            }
+            self.guard.wait(self.start_ns + at_ns);
             self.handle(event);
         }
     }

@@ -164,7 +164,7 @@ fn clients_that_repeat_at_once_after_servfail_are_not_a_loop() {
                 _ => between(&mut network, Naive::new(1, UPSTREAM), fails),
             }
             crowd_of(&mut network, count, spread_ns, &[5 * S / 2], |client| {
-                client.error_retries = 4
+                client.error_retries = 4;
             });
             is_left_alone(&mut network, 0);
         }

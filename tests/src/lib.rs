@@ -7,10 +7,12 @@
 //! Read in this order: [`namespace`] (where things run), [`process`] (what runs), [`resolver`] (the real
 //! programs), [`topology`] (how they are wired into loops), [`load`] (traffic that is no loop), [`storm`] (a node of a
 //! cloud, and a sweep that takes all it may send), [`flood`] (one query as fast as it goes), [`guard`] (the agent under
-//! test), [`prober`] (a good client and what it got).
+//! test), [`prober`] (a good client and what it got). Apart from all that stands [`bench`]: the kernel object, packet by
+//! packet; [`simulated`] puts it into a simulated network.
 
 #![deny(unsafe_code)]
 
+pub mod bench;
 pub mod client;
 pub mod flood;
 pub mod frame;
@@ -24,6 +26,7 @@ pub mod programs;
 pub mod question;
 pub mod resolver;
 pub mod scribe;
+pub mod simulated;
 pub mod storm;
 mod sys;
 pub mod topology;

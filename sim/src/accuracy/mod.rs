@@ -5,11 +5,13 @@
 
 mod load;
 mod looped;
+mod shards;
 
 use std::collections::BTreeMap;
 
 pub use load::Load;
 pub use looped::Loop;
+pub use shards::{Shard, in_shards, natively};
 
 use crate::{Guard, S, random::Random};
 

@@ -11,7 +11,7 @@ use guard_tests::{
     question::ResponseCode,
 };
 
-use crate::bench::{Bench, Gate, Outcome, policy_of};
+use guard_tests::bench::{Bench, Gate, Outcome, policy_of};
 
 const V4: [&str; 2] = ["192.0.2.1:40000", "192.0.2.2:53"];
 const V6: [&str; 2] = ["[2001:db8::1]:40000", "[2001:db8::2]:53"];

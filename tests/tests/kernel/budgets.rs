@@ -20,7 +20,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::bench::{Bench, Gate, IFINDEX, Outcome, Way, policy_of};
+use guard_tests::bench::{Bench, Gate, IFINDEX, Outcome, Way, policy_of};
 
 const SERVER: &str = "192.0.2.2:53";
 /// Packets that a test run pushes at once.

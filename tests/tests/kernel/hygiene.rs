@@ -12,7 +12,7 @@ use guard_tests::{
     question::ResponseCode,
 };
 
-use crate::bench::{Bench, Gate, IFINDEX, Outcome, WIRE, Way, address, beside_wires, policy_of};
+use guard_tests::bench::{Bench, Gate, IFINDEX, Outcome, WIRE, Way, address, beside_wires, policy_of};
 
 const INCOMING: [Gate; 2] = [Gate::Xdp, Gate::TcIn];
 

@@ -22,7 +22,7 @@ use guard_tests::{
 };
 use nix::time::{ClockId, clock_gettime};
 
-use crate::bench::{Bench, Gate, OTHER_WIRE, Outcome, WIRE, Way, address, beside_wires, policy_of};
+use guard_tests::bench::{Bench, Gate, OTHER_WIRE, Outcome, WIRE, Way, address, beside_wires, policy_of};
 
 const DNS_V4: &str = "169.254.169.253";
 const DNS_V6: &str = "fd00:ec2::253";

@@ -1,8 +1,8 @@
 //! The kernel object on this kernel, packet by packet (`BPF_PROG_TEST_RUN`): what goes in, what comes out, byte for byte
 //! as other libraries build it, and what is counted and told.
 
+mod accuracy;
 mod answers;
-mod bench;
 mod budgets;
 mod hygiene;
 mod link;
@@ -12,7 +12,7 @@ mod samples;
 mod state;
 
 use anyhow::{Context as _, Result, ensure};
-use bench::{Bench, Gate};
+use guard_tests::bench::{Bench, Gate};
 
 /// Instructions that the verifier may look at in one program.
 const INSTRUCTION_BUDGET: u32 = 100_000;

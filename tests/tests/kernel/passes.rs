@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use guard_common::counter::{COUNTERS, Counter};
 use guard_tests::frame::{Edns0, Query};
 
-use crate::bench::{Bench, Gate, Outcome};
+use guard_tests::bench::{Bench, Gate, Outcome};
 
 fn v4() -> Result<Query> {
     Query::new("www.example.com", "192.0.2.1:40000", "192.0.2.2:53")

@@ -20,7 +20,7 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner},
 };
 
-use crate::bench::{Bench, Gate, IFINDEX, OTHER_WIRE, SECRET, WIRE, Way, address, beside_wires, policy_of};
+use guard_tests::bench::{Bench, Gate, IFINDEX, OTHER_WIRE, SECRET, WIRE, Way, address, beside_wires, policy_of};
 
 const DEVICES: [u32; 3] = [IFINDEX, WIRE, OTHER_WIRE];
 const TYPES: [RecordType; 4] = [RecordType::A, RecordType::AAAA, RecordType::PTR, RecordType::ANY];

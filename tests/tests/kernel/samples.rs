@@ -17,7 +17,7 @@ use guard_tests::{
 };
 use nix::time::{ClockId, clock_gettime};
 
-use crate::bench::{Bench, Gate, IFINDEX, OTHER_WIRE, WIRE, Way, address, beside_wires, policy_of};
+use guard_tests::bench::{Bench, Gate, IFINDEX, OTHER_WIRE, WIRE, Way, address, beside_wires, policy_of};
 
 const SERVER: &str = "192.0.2.2:53";
 const BOTH: (bool, bool) = (true, true);

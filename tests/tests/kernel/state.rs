@@ -16,7 +16,7 @@ use guard_tests::{
     question::{RecordType, ResponseCode},
 };
 
-use crate::bench::{Bench, Gate, IFINDEX, SECRET};
+use guard_tests::bench::{Bench, Gate, IFINDEX, SECRET};
 
 const SOURCE: &str = "192.0.2.1:40000";
 const SERVER: &str = "192.0.2.2:53";

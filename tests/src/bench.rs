@@ -2,6 +2,7 @@
 
 use std::{env, fs, net::IpAddr, path::PathBuf};
 
+use crate::{Namespace, frame::Query};
 use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, TestRunOptions, TestRunResult,
@@ -21,12 +22,12 @@ use guard_common::{
     sample::Sample,
     time::ticks_of_ms,
 };
-use guard_tests::{Namespace, frame::Query};
 
 /// The loopback interface, which packets of a test run seem to be on.
-pub(crate) const IFINDEX: u32 = 1;
+pub const IFINDEX: u32 = 1;
 
-pub(crate) const SECRET: Secret = Secret([
+/// What keys and marks are made with.
+pub const SECRET: Secret = Secret([
     0x0123_4567_89ab_cdef,
     0xfedc_ba98_7654_3210,
     0x0f1e_2d3c_4b5a_6978,
@@ -39,12 +40,13 @@ const ENOUGH: usize = 40;
 /// Room for what comes out.
 const ROOM: usize = 4_096;
 
-/// Interfaces that [`beside_wires`] makes.
-pub(crate) const WIRE: u32 = 20;
-pub(crate) const OTHER_WIRE: u32 = 30;
+/// An interface that [`beside_wires`] makes.
+pub const WIRE: u32 = 20;
+/// The other end of [`WIRE`].
+pub const OTHER_WIRE: u32 = 30;
 
 /// Runs a test in a network of its own, with two interfaces beside `lo` that packets may seem to be on.
-pub(crate) fn beside_wires(test: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+pub fn beside_wires(test: impl FnOnce() -> Result<()> + Send) -> Result<()> {
     let namespace = Namespace::new()?;
     namespace.ip(&format!(
         "link add wire index {WIRE} type veth peer name other index {OTHER_WIRE}"
@@ -54,14 +56,18 @@ pub(crate) fn beside_wires(test: impl FnOnce() -> Result<()> + Send) -> Result<(
 
 /// One of the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gate {
+pub enum Gate {
+    /// That of XDP.
     Xdp,
+    /// That of TC for packets that come in.
     TcIn,
+    /// That of TC for packets that go out.
     TcOut,
 }
 
 impl Gate {
-    pub(crate) const ALL: [Self; 3] = [Self::Xdp, Self::TcIn, Self::TcOut];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Xdp, Self::TcIn, Self::TcOut];
 
     const fn program(self) -> &'static str {
         match self {
@@ -72,13 +78,13 @@ impl Gate {
     }
 
     /// What it returns for a packet that goes on: `XDP_PASS`, `TC_ACT_UNSPEC`.
-    pub(crate) const fn pass(self) -> u32 {
+    pub const fn pass(self) -> u32 {
         if matches!(self, Self::Xdp) { 2 } else { u32::MAX }
     }
 
     /// What it returns for a packet that ends here: `XDP_DROP`, `TC_ACT_SHOT`; for one that was leaving
     /// `TC_ACT_REDIRECT`, to an interface that does not exist.
-    pub(crate) const fn drop(self) -> u32 {
+    pub const fn drop(self) -> u32 {
         match self {
             Self::Xdp => 1,
             Self::TcIn => 2,
@@ -87,13 +93,13 @@ impl Gate {
     }
 
     /// What it returns for a packet that goes back: `XDP_TX`, `TC_ACT_REDIRECT`.
-    pub(crate) const fn answer(self) -> u32 {
+    pub const fn answer(self) -> u32 {
         if matches!(self, Self::Xdp) { 3 } else { 7 }
     }
 }
 
 /// An address as the kernel has it.
-pub(crate) fn address(ip: IpAddr) -> Address {
+pub fn address(ip: IpAddr) -> Address {
     Address::from_octets(match ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
         IpAddr::V6(ip) => ip.octets(),
@@ -102,7 +108,7 @@ pub(crate) fn address(ip: IpAddr) -> Address {
 
 /// How a frame comes to a gate.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Way {
+pub struct Way {
     device: u32,
     segments: u32,
     times: u32,
@@ -110,7 +116,7 @@ pub(crate) struct Way {
 
 impl Way {
     /// Once, as one packet, on this interface.
-    pub(crate) const fn on(device: u32) -> Self {
+    pub const fn on(device: u32) -> Self {
         Self {
             device,
             segments: 1,
@@ -119,12 +125,12 @@ impl Way {
     }
 
     /// As a GSO packet of so many segments. XDP knows none.
-    pub(crate) const fn in_segments(self, segments: u32) -> Self {
+    pub const fn in_segments(self, segments: u32) -> Self {
         Self { segments, ..self }
     }
 
     /// So many times in a row; what a program makes of the frame is what comes next.
-    pub(crate) const fn times(self, times: u32) -> Self {
+    pub const fn times(self, times: u32) -> Self {
         Self { times, ..self }
     }
 
@@ -151,23 +157,26 @@ impl Way {
 
 /// What became of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Outcome {
-    pub(crate) returned: u32,
-    pub(crate) frame: Vec<u8>,
+pub struct Outcome {
+    /// What the program returned.
+    pub returned: u32,
+    /// What it left of the packet.
+    pub frame: Vec<u8>,
 }
 
 /// How a loop ended.
 #[derive(Debug)]
-pub(crate) struct Cut {
+pub struct Cut {
     /// The query that gave it away.
-    pub(crate) query: Query,
+    pub query: Query,
     /// What became of it.
-    pub(crate) outcome: Outcome,
+    pub outcome: Outcome,
     /// Queries that went before it.
-    pub(crate) passed: usize,
+    pub passed: usize,
 }
 
-pub(crate) struct Bench {
+/// The kernel object, loaded.
+pub struct Bench {
     ebpf: Ebpf,
     events: RingBuf<aya::maps::MapData>,
     samples: RingBuf<aya::maps::MapData>,
@@ -200,7 +209,7 @@ fn policy() -> Policy {
 }
 
 /// The same, but with that mode and action.
-pub(crate) fn policy_of(mode: Mode, action: Action) -> Policy {
+pub fn policy_of(mode: Mode, action: Action) -> Policy {
     let plain = policy();
     let mut policy = Policy::new(mode, action, plain.rules);
     policy.rapid_ticks = plain.rapid_ticks;
@@ -219,7 +228,7 @@ fn object() -> PathBuf {
 
 impl Bench {
     /// Loads the object, with maps that nobody else sees, under a policy that `change` may alter.
-    pub(crate) fn new(change: impl FnOnce(&mut Policy)) -> Result<Self> {
+    pub fn new(change: impl FnOnce(&mut Policy)) -> Result<Self> {
         ensure!(
             nix::unistd::geteuid().is_root(),
             "needs root to load programs: run cargo xtask test with sudo"
@@ -260,7 +269,7 @@ impl Bench {
     }
 
     /// Puts a policy in force as the agent does: into the slot that is not in use, which is used from then on.
-    pub(crate) fn set_policy(&mut self, policy: Policy) -> Result<()> {
+    pub fn set_policy(&mut self, policy: Policy) -> Result<()> {
         let map = self.ebpf.map_mut(abi::POLICIES).context("no policies")?;
         let slot = self.control.active ^ 1;
         Array::<_, Policy>::try_from(map)?.set(slot, policy, 0)?;
@@ -271,24 +280,24 @@ impl Bench {
     }
 
     /// Changes what is read first.
-    pub(crate) fn set_control(&mut self, change: impl FnOnce(&mut Control)) -> Result<()> {
+    pub fn set_control(&mut self, change: impl FnOnce(&mut Control)) -> Result<()> {
         change(&mut self.control);
         let map = self.ebpf.map_mut(abi::CONTROL).context("no control")?;
         Ok(Array::<_, Control>::try_from(map)?.set(0, self.control, 0)?)
     }
 
     /// Lets the agent be silent from this moment of the monotonic clock on.
-    pub(crate) fn set_lease(&mut self, lease_until_ns: u64) -> Result<()> {
+    pub fn set_lease(&mut self, lease_until_ns: u64) -> Result<()> {
         self.set_control(|control| control.lease_until_ns = lease_until_ns)
     }
 
     /// Puts one frame through a program.
-    pub(crate) fn run(&self, gate: Gate, frame: &[u8]) -> Result<Outcome> {
+    pub fn run(&self, gate: Gate, frame: &[u8]) -> Result<Outcome> {
         self.run_by(Way::on(IFINDEX), gate, frame)
     }
 
     /// Puts a frame through a program.
-    pub(crate) fn run_by(&self, way: Way, gate: Gate, frame: &[u8]) -> Result<Outcome> {
+    pub fn run_by(&self, way: Way, gate: Gate, frame: &[u8]) -> Result<Outcome> {
         let mut out = vec![0; ROOM];
         let result = self.program(gate)?.test_run(way, frame, Some(&mut out))?;
         out.truncate(result.data_size_out as usize);
@@ -299,28 +308,29 @@ impl Bench {
     }
 
     /// The same, without a look at what the frame has become: what the program returns.
-    pub(crate) fn push(&self, way: Way, gate: Gate, frame: &[u8]) -> Result<u32> {
+    pub fn push(&self, way: Way, gate: Gate, frame: &[u8]) -> Result<u32> {
         self.program(gate)?.push(way, frame)
     }
 
-    pub(crate) fn program(&self, gate: Gate) -> Result<Program<'_>> {
+    /// One of its programs.
+    pub fn program(&self, gate: Gate) -> Result<Program<'_>> {
         let program = self.ebpf.program(gate.program()).context("no such program")?;
         Ok(Program { gate, program })
     }
 
     /// Puts a query through a program.
-    pub(crate) fn ask(&self, gate: Gate, query: &Query) -> Result<Outcome> {
+    pub fn ask(&self, gate: Gate, query: &Query) -> Result<Outcome> {
         self.run(gate, &query.frame()?)
     }
 
     /// Lets the question of `query` go round between its server and another one, over two fixed sockets as dnsmasq has
     /// them, until one of the two queries does not pass unchanged.
-    pub(crate) fn cut(&mut self, gate: Gate, query: &Query) -> Result<Cut> {
+    pub fn cut(&mut self, gate: Gate, query: &Query) -> Result<Cut> {
         self.go_round(gate, query, ENOUGH, |outcome, _| outcome.returned != gate.pass())
     }
 
     /// The same, until a breaker opens.
-    pub(crate) fn trip(&mut self, gate: Gate, query: &Query) -> Result<Cut> {
+    pub fn trip(&mut self, gate: Gate, query: &Query) -> Result<Cut> {
         let before = self.count(Counter::Trips)?;
         self.go_round(gate, query, ENOUGH, |_, trips| trips > before)
     }
@@ -356,12 +366,12 @@ impl Bench {
     }
 
     /// The counters of the loopback interface, of all CPUs.
-    pub(crate) fn counters(&self) -> Result<Counters> {
+    pub fn counters(&self) -> Result<Counters> {
         self.counters_of(IFINDEX)
     }
 
     /// The counters of an interface, of all CPUs.
-    pub(crate) fn counters_of(&self, ifindex: u32) -> Result<Counters> {
+    pub fn counters_of(&self, ifindex: u32) -> Result<Counters> {
         let map = self.ebpf.map(abi::COUNTERS).context("no counters")?;
         let map = PerCpuArray::<_, Counters>::try_from(map)?;
         let mut total = Counters::default();
@@ -375,22 +385,24 @@ impl Bench {
         Ok(total)
     }
 
-    pub(crate) fn count(&self, counter: Counter) -> Result<u64> {
+    /// A counter of the loopback interface, of all CPUs.
+    pub fn count(&self, counter: Counter) -> Result<u64> {
         Ok(self.counters()?.get(counter))
     }
 
-    pub(crate) fn actions(&self, verdict: Verdict, reason: Reason) -> Result<u64> {
+    /// How often that interface saw this done for this reason.
+    pub fn actions(&self, verdict: Verdict, reason: Reason) -> Result<u64> {
         Ok(self.counters()?.0[action_index(verdict, reason)])
     }
 
     /// What a row counted, CPU by CPU.
-    pub(crate) fn row_by_cpu(&self, row: u32) -> Result<Vec<RowCount>> {
+    pub fn row_by_cpu(&self, row: u32) -> Result<Vec<RowCount>> {
         let map = self.ebpf.map(abi::ROWS).context("no rows")?;
         Ok(PerCpuArray::<_, RowCount>::try_from(map)?.get(&row, 0)?.to_vec())
     }
 
     /// What a row counted, on all CPUs.
-    pub(crate) fn row(&self, row: u32) -> Result<RowCount> {
+    pub fn row(&self, row: u32) -> Result<RowCount> {
         let counts = self.row_by_cpu(row)?;
         Ok(RowCount {
             within: counts.iter().map(|count| count.within).sum(),
@@ -399,7 +411,7 @@ impl Bench {
     }
 
     /// Empties the table of buckets and shares.
-    pub(crate) fn forget_meters(&mut self) -> Result<()> {
+    pub fn forget_meters(&mut self) -> Result<()> {
         let map = self.ebpf.map_mut(abi::METERS).context("no meters")?;
         let mut meters = Array::<_, MeterLine>::try_from(map)?;
         for line in 0..meters.len() {
@@ -409,7 +421,7 @@ impl Bench {
     }
 
     /// What is left of a link-local budget at this moment, in sixteenths of a packet.
-    pub(crate) fn link_level(&self, link: u32, rules: &LinkRules, at_ns: u64) -> Result<u64> {
+    pub fn link_level(&self, link: u32, rules: &LinkRules, at_ns: u64) -> Result<u64> {
         let map = self.ebpf.map(abi::LINKS).context("no links")?;
         Ok(Array::<_, LinkBudget>::try_from(map)?
             .get(&link, 0)?
@@ -417,7 +429,7 @@ impl Bench {
     }
 
     /// The queries that the programs have shown since the last call.
-    pub(crate) fn samples(&mut self) -> Result<Vec<Sample>> {
+    pub fn samples(&mut self) -> Result<Vec<Sample>> {
         let mut samples = Vec::new();
         while let Some(entry) = self.samples.next() {
             samples.push(Sample::read(&entry).context("an entry that is no sample")?);
@@ -426,7 +438,7 @@ impl Bench {
     }
 
     /// What the programs have told since the last call.
-    pub(crate) fn events(&mut self) -> Result<Vec<Event>> {
+    pub fn events(&mut self) -> Result<Vec<Event>> {
         let mut events = Vec::new();
         while let Some(entry) = self.events.next() {
             events.push(Event::read(&entry).context("an entry that is no event")?);
@@ -434,7 +446,8 @@ impl Bench {
         Ok(events)
     }
 
-    pub(crate) fn verified_instructions(&self, gate: Gate) -> Result<Option<u32>> {
+    /// Instructions that the verifier looked at; `None` before Linux 5.16.
+    pub fn verified_instructions(&self, gate: Gate) -> Result<Option<u32>> {
         let info: ProgramInfo = self.program(gate)?.program.info()?;
         Ok(info.verified_instruction_count())
     }
@@ -442,14 +455,14 @@ impl Bench {
 
 /// One program of a bench; threads can share it.
 #[derive(Clone, Copy)]
-pub(crate) struct Program<'a> {
+pub struct Program<'a> {
     gate: Gate,
     program: &'a aya::programs::Program,
 }
 
 impl Program<'_> {
     /// Puts a frame through it; what it returns.
-    pub(crate) fn push(self, way: Way, frame: &[u8]) -> Result<u32> {
+    pub fn push(self, way: Way, frame: &[u8]) -> Result<u32> {
         Ok(self.test_run(way, frame, None)?.return_value)
     }
 
