@@ -59,7 +59,8 @@ impl KernelObject {
         Ok(Self::Committed)
     }
 
-    fn path(self, workspace: &Workspace) -> PathBuf {
+    /// Where it lies.
+    pub(crate) fn path(self, workspace: &Workspace) -> PathBuf {
         match self {
             Self::FromSource => workspace.object(),
             Self::Committed => workspace.prebuilt(),

@@ -62,7 +62,7 @@ pub(crate) fn run(workspace: &Workspace, _args: &LintArgs) -> Result<ExitCode> {
     ];
     judge("clippy", cargo(workspace, "linting", &clippy, ""));
     judge("clippy of the kernel object", clippy_bpf(workspace, toolchain.as_ref()));
-    let doc = ["doc", "--no-deps", "-p", "guard-common", "-p", "guard-user"];
+    let doc = ["doc", "--no-deps", "--workspace", "--exclude", "guard-ebpf"];
     judge("docs", cargo(workspace, "building the docs", &doc, "-D warnings"));
     judge(
         "committed kernel object",

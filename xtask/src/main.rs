@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod accuracy;
 mod advice;
 mod agent;
 mod debian;
@@ -15,8 +16,11 @@ mod elf;
 mod linker;
 mod lint;
 mod manifest;
+mod number;
 mod object;
+mod progress;
 mod root;
+mod second_half;
 mod setup;
 mod sources;
 mod step;
@@ -44,6 +48,7 @@ struct Cli {
 enum Command {
     Setup(setup::SetupArgs),
     Ebpf(ebpf::EbpfArgs),
+    Accuracy(accuracy::AccuracyArgs),
     Demo(demo::DemoArgs),
     Test(test::TestArgs),
     Lint(lint::LintArgs),
@@ -64,6 +69,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Setup(args) => setup::run(&args),
         Command::Ebpf(args) => ebpf::run(&workspace, &args),
+        Command::Accuracy(args) => accuracy::run(&workspace, &args),
         Command::Demo(args) => demo::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
         Command::Lint(args) => lint::run(&workspace, &args),

@@ -25,6 +25,9 @@ const OBJECT_CHECK: &str = "the_committed_kernel_object_matches_its_sources";
 /// The resolvers and tools that the kernel tests run; the lab fetches what is missing.
 const PROGRAMS: [&str; 5] = ["dnsmasq", "dnsdist", "unbound", "consul", "dig"];
 
+/// Packages whose tests need no root.
+const UNIT_TESTED: [&str; 5] = ["guard-common", "guard-native", "guard-sim", "guard-user", "xtask"];
+
 /// Run every test; install first what they need.
 ///
 /// Builds the kernel object from source (the committed one serves where no toolchain is to be had) and the agent with
@@ -73,7 +76,7 @@ fn run_steps(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> Resul
     build.agent().map_err(|error| ("the agent builds", error))?;
 
     let filter: Vec<&str> = args.filter.as_deref().into_iter().collect();
-    let packages = ["-p", "guard-common", "-p", "guard-user", "-p", "xtask"];
+    let packages = UNIT_TESTED.iter().flat_map(|package| ["-p", package]);
     let mut unit = build.cargo(&["test", "--no-fail-fast"]);
     run_tests("unit tests", unit.args(packages).arg("--").args(&filter), tally);
     if let Some(root) = root.filter(|_| !args.unit) {

@@ -104,6 +104,11 @@ impl Loop {
         looped
     }
 
+    /// Letters of its name.
+    pub const fn letters(&self) -> usize {
+        self.letters
+    }
+
     /// Queries that may go round before it is cut.
     pub const fn most_recirculated(&self) -> u32 {
         if self.can_be_proven() && self.letters <= SHORT_NAME {

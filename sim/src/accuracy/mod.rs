@@ -15,6 +15,11 @@ pub use shards::{Shard, in_shards, natively};
 
 use crate::{Guard, S, random::Random};
 
+/// Kinds of names, by their letters: the fewer, the less a mark proves.
+pub const LETTERS: [&str; 4] = ["3 to 4", "5 to 8", "9 to 17", "18 or more"];
+/// The most letters of each but the last.
+const MOST_LETTERS: [usize; LETTERS.len() - 1] = [4, 8, 17];
+
 /// What a run found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
@@ -35,6 +40,8 @@ pub struct Findings {
     pub loops_proven: u64,
     /// The most queries that went round before a mark proved a loop.
     pub recirculated_before_proof_max: u32,
+    /// The same by the letters of the name: [`LETTERS`].
+    pub proof_max_by_letters: [u32; LETTERS.len()],
     /// The most queries that went round before a loop was cut that nothing proved.
     pub recirculated_before_suspicion_max: u32,
 }
@@ -54,6 +61,9 @@ impl Findings {
         self.recirculated_before_proof_max = self
             .recirculated_before_proof_max
             .max(other.recirculated_before_proof_max);
+        for (most, others) in self.proof_max_by_letters.iter_mut().zip(other.proof_max_by_letters) {
+            *most = (*most).max(others);
+        }
         self.recirculated_before_suspicion_max = self
             .recirculated_before_suspicion_max
             .max(other.recirculated_before_suspicion_max);
@@ -117,23 +127,22 @@ impl<'g> Run<'g> {
 
     fn note(&mut self, looped: &Loop, cut: Option<looped::Cut>, seed: u64) {
         let findings = &mut self.findings;
-        let most = match cut {
-            Some(cut) if cut.proven => {
-                findings.loops_proven += 1;
-                &mut findings.recirculated_before_proof_max
-            }
-            Some(_) => &mut findings.recirculated_before_suspicion_max,
-            None => {
-                findings.loops_missed.push(format!("{looped:?}, seed {seed}: not cut"));
-                return;
-            }
+        let Some(cut) = cut else {
+            findings.loops_missed.push(format!("{looped:?}, seed {seed}: not cut"));
+            return;
         };
-        if let Some(cut) = cut {
+        if cut.proven {
+            findings.loops_proven += 1;
+            let kind = MOST_LETTERS.partition_point(|most| *most < looped.letters());
+            let most = &mut findings.proof_max_by_letters[kind];
             *most = (*most).max(cut.recirculated);
-            if cut.recirculated > looped.most_recirculated() || looped.can_be_proven() && !cut.proven {
-                let words = format!("{looped:?}, seed {seed}: {cut:?}");
-                self.findings.loops_missed.push(words);
-            }
+            findings.recirculated_before_proof_max = findings.recirculated_before_proof_max.max(*most);
+        } else {
+            let most = &mut findings.recirculated_before_suspicion_max;
+            *most = (*most).max(cut.recirculated);
+        }
+        if cut.recirculated > looped.most_recirculated() || looped.can_be_proven() && !cut.proven {
+            findings.loops_missed.push(format!("{looped:?}, seed {seed}: {cut:?}"));
         }
     }
 

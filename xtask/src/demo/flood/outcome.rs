@@ -13,7 +13,7 @@ use super::{
     measurement::{CLIENTS_PER_SECOND, LEAD, Measurement, STEADY_PPS},
     verdict::{MIN_ANSWERED, TOLERANCE, Verdict},
 };
-use crate::demo::{host, number, progress::Progress};
+use crate::{demo::host, number, progress::Progress};
 
 /// The two floods, in the order of their tables.
 pub(crate) const PACES: [Pace; 2] = [Pace::PerSecond(STEADY_PPS), Pace::Full];

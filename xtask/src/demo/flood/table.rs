@@ -7,9 +7,9 @@ use super::{
     outcome::{Outcome, PACES},
     verdict::Verdict,
 };
-use crate::demo::{
+use crate::{
+    demo::text::{self, wrapped},
     number,
-    text::{self, wrapped},
 };
 
 /// `paint` adds colours, which a terminal shows and a pipe should not get.

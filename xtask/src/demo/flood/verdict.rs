@@ -6,7 +6,7 @@ use super::{
     measurement::STEADY_PPS,
     outcome::{Outcome, Row},
 };
-use crate::demo::number;
+use crate::number;
 
 /// What part of the good clients has to be answered in each place while the flood is steady.
 pub(crate) const MIN_ANSWERED: f64 = 0.999;

@@ -1,9 +1,9 @@
 //! The result, in plain text.
 
 use super::{outcome::Outcome, verdict::Verdict};
-use crate::demo::{
+use crate::{
+    demo::text::{self, row, wrapped},
     number,
-    text::{self, row, wrapped},
 };
 
 /// `paint` adds colours, which a terminal shows and a pipe should not get.

@@ -1,7 +1,7 @@
 //! Whether the guard did its job.
 
 use super::outcome::Outcome;
-use crate::demo::number;
+use crate::number;
 
 /// Queries of the looped key that may go round before it is cut.
 const MAX_RECIRCULATED: u64 = 32;

@@ -9,7 +9,11 @@ use guard_tests::{
 };
 
 use super::outcome::Outcome;
-use crate::demo::{host, number, progress::Progress, told::Told};
+use crate::{
+    demo::{host, told::Told},
+    number,
+    progress::Progress,
+};
 
 /// Enough for every client to have asked some times.
 const CALM: Duration = Duration::from_secs(2);

@@ -2,7 +2,7 @@
 
 use guard_tests::storm::LIMIT_PPS;
 
-use crate::demo::number;
+use crate::number;
 
 /// What a panel is wide at most: two of them, their axes and a gap make 80.
 const COLUMNS: usize = 33;

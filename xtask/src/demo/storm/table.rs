@@ -3,9 +3,9 @@
 use guard_tests::storm::{GOOD_CLIENTS, LIMIT_PPS, StormReport, Tally};
 
 use super::{outcome::Outcome, plot::plot, verdict::Verdict};
-use crate::demo::{
+use crate::{
+    demo::text::{self, row, wrapped},
     number,
-    text::{self, row, wrapped},
 };
 
 /// `paint` adds colours, which a terminal shows and a pipe should not get.

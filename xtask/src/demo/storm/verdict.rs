@@ -3,7 +3,7 @@
 use guard_tests::storm::SWEPT;
 
 use super::outcome::Outcome;
-use crate::demo::number;
+use crate::number;
 
 /// The share of good look-ups that must be answered.
 const MIN_ANSWERED: f64 = 0.999;

@@ -4,7 +4,11 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    sync::mpsc::{self, RecvTimeoutError, Sender},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{self, RecvTimeoutError, Sender},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -22,12 +26,46 @@ pub(crate) struct Progress {
     spinner: Option<Spinner>,
 }
 
+/// How much of a step is done, for as long as it is known how much there is.
+#[derive(Clone)]
+pub(crate) struct Done {
+    count: Arc<AtomicU64>,
+    of: u64,
+}
+
+impl Done {
+    /// Nothing yet, of so much.
+    pub(crate) fn nothing(of: u64) -> Self {
+        Self {
+            count: Arc::default(),
+            of,
+        }
+    }
+
+    /// Another bit of it.
+    pub(crate) fn add(&self, more: u64) {
+        self.count.fetch_add(more, Ordering::Relaxed);
+    }
+
+    fn percent(&self) -> u64 {
+        (self.count.load(Ordering::Relaxed) * 100 / self.of.max(1)).min(100)
+    }
+}
+
 impl Progress {
     pub(crate) fn start(what: impl Into<String>) -> Self {
-        let what = what.into();
+        Self::begin(what.into(), None)
+    }
+
+    /// One that shows how much of it is done as well.
+    pub(crate) fn counted(what: impl Into<String>, done: &Done) -> Self {
+        Self::begin(what.into(), Some(done.clone()))
+    }
+
+    fn begin(what: String, done: Option<Done>) -> Self {
         if io::stderr().is_terminal() {
             return Self {
-                spinner: Spinner::start(what),
+                spinner: Spinner::start(what, done),
             };
         }
         step::note(&what);
@@ -49,12 +87,14 @@ struct Spinner {
 
 impl Spinner {
     /// None if there is no thread to be had: the demo goes on without.
-    fn start(what: String) -> Option<Self> {
+    fn start(what: String, done: Option<Done>) -> Option<Self> {
         let (stop, stopped) = mpsc::channel();
         let start = Instant::now();
         let turn = move || {
             for frame in FRAMES.iter().cycle() {
-                eprint!("{CLEAR} {frame} {what} {} s", start.elapsed().as_secs());
+                let percent = done.as_ref().map(|done| format!(" {} %,", done.percent()));
+                let percent = percent.unwrap_or_default();
+                eprint!("{CLEAR} {frame} {what}{percent} {} s", start.elapsed().as_secs());
                 // A lost frame is no reason to stop.
                 let _ = io::stderr().flush();
                 if stopped.recv_timeout(FRAME) == Err(RecvTimeoutError::Disconnected) {
