@@ -25,7 +25,7 @@ impl Address {
         a | b | (c ^ MAPPED) == 0
     }
 
-    /// Whether it is the same address, by one comparison (see [`crate::choice`]).
+    /// Whether it is the same address, by one comparison (see `choice`).
     #[inline(always)]
     pub fn is(&self, other: &Self) -> bool {
         let (a, b) = (&self.0, &other.0);
@@ -104,7 +104,7 @@ impl Prefix {
         self.bit_of(address) != 0
     }
 
-    /// The same, as 1 or 0 (see [`crate::choice`]).
+    /// The same, as 1 or 0 (see `choice`).
     #[inline(always)]
     pub(crate) fn bit_of(&self, address: &Address) -> u64 {
         let Self { address: a, mask: m } = self;

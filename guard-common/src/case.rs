@@ -50,7 +50,7 @@ pub struct Case {
     pub sighting: u8,
     /// Of a response: whether its query was let through.
     pub asked: bool,
-    /// Of a response: what is known of its query, a [`Settled`](crate::flow::Settled).
+    /// Of a response: what is known of its query, a [`Settled`].
     pub settled: u8,
 }
 

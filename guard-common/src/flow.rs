@@ -131,7 +131,7 @@ impl FlowLine {
     /// Notes that the flow passes here now, and tells what was known of it. `plain` says whether its name is all small
     /// letters; `rapid_ticks` is the pace below which a repeat is no client's.
     ///
-    /// One way through, whatever is found (see [`crate::choice`]).
+    /// One way through, whatever is found (see `choice`).
     #[inline(always)]
     pub fn sight(&mut self, digest: u32, place: Place, plain: bool, now: Ticks, rapid_ticks: u32) -> Sighting {
         let time = (now.0 >> TIME_UNIT_SHIFT) & TIME_MASK;

@@ -1,6 +1,6 @@
 //! A copy of the kernel object with maps of its own, and packets put through its programs one at a time.
 
-use std::{env, fs, net::IpAddr, path::PathBuf};
+use std::{env, fs, net::IpAddr, path::PathBuf, time::Duration};
 
 use crate::{Namespace, frame::Query};
 use anyhow::{Context as _, Result, ensure};
@@ -16,12 +16,14 @@ use guard_common::{
     counter::{Counter, Counters, RowCount, action_index},
     event::Event,
     judge::Rules,
-    key::Secret,
+    key::{Key, Secret},
+    marks::{Look, MarkLine, Room},
     policy::{Action, Control, Mode, Policy},
     remedy::{Reason, Verdict},
     sample::Sample,
-    time::ticks_of_ms,
+    time::{Ticks, ticks_of_ms},
 };
+use nix::time::{ClockId, clock_gettime};
 
 /// The loopback interface, which packets of a test run seem to be on.
 pub const IFINDEX: u32 = 1;
@@ -416,6 +418,26 @@ impl Bench {
         let mut meters = Array::<_, MeterLine>::try_from(map)?;
         for line in 0..meters.len() {
             meters.set(line, MeterLine::default(), 0)?;
+        }
+        Ok(())
+    }
+
+    /// Takes all the room for marks, with marks of names that nobody asks for.
+    pub fn fill_marks(&mut self) -> Result<()> {
+        let mut full = MarkLine::default();
+        let now = Ticks::from_ns(Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)?).as_nanos() as u64);
+        let mut name = 0;
+        loop {
+            name += 1;
+            let look = Look::new(name, Key(name << 1 | 1));
+            if full.remember(look, 0, 0, now) != Room::Found {
+                break;
+            }
+        }
+        let map = self.ebpf.map_mut(abi::MARKS).context("no marks")?;
+        let mut marks = Array::<_, MarkLine>::try_from(map)?;
+        for line in 0..marks.len() {
+            marks.set(line, full, 0)?;
         }
         Ok(())
     }

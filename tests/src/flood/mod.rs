@@ -1,7 +1,7 @@
 //! A flood of one query, as fast as one core makes it, and good clients who ask the same server for other names.
 //!
-//! Two hosts, joined by a veth. One core is the clients' ([`cpu::SENDER`]): it makes the flood ([`Stream`]) and asks the
-//! good clients' questions ([`ask_all`]). The other is the server's ([`cpu::RECEIVER`]): the thread of its receive queue
+//! Two hosts, joined by a veth. One core is the clients' (`cpu::SENDER`): it makes the flood ([`Stream`]) and asks the
+//! good clients' questions ([`ask_all`]). The other is the server's (`cpu::RECEIVER`): the thread of its receive queue
 //! and its programs share it ([`Site`]). In front of the server stands one of several protections ([`Protection`]).
 //!
 //! Every packet to the server, good or bad, goes through the one queue of 256 packets that its device has, as it would

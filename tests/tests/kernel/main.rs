@@ -6,6 +6,7 @@ mod answers;
 mod budgets;
 mod hygiene;
 mod link;
+mod marks;
 mod passes;
 mod rows;
 mod samples;
