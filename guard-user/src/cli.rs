@@ -3,7 +3,7 @@
 //! Flags are parsed into the types that the configuration is made of, so that a flag and its key in the file refuse the
 //! same values for the same reasons.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{
     ArgAction, Args, Parser, Subcommand, ValueEnum,
@@ -12,8 +12,8 @@ use clap::{
 use guard_common::policy::Mode;
 
 use crate::{
-    config::{self, DEFAULT_PIN_DIR},
-    top,
+    config::{self, Cidr, DEFAULT_PIN_DIR},
+    name, probe, top,
 };
 
 /// What every help text ends with.
@@ -36,6 +36,7 @@ Examples:
   dnsguard run --interface lo --mode enforce             cut loops on it
   dnsguard check-config /etc/dnsguard/dnsguard.toml      is the file right?
   dnsguard top                                           who asks most, and what for?
+  dnsguard probe                                         does a query go round?
   dnsguard detach --all                                  take everything out of the kernel";
 
 const RUN_EXAMPLES: &str = "\
@@ -62,6 +63,40 @@ Examples:
 
 It asks the running agent, at the address of [metrics] listen. Numbers are of the last 10 s or so, from samples; a \
 query counts in one zone only.";
+
+const PROBE_ABOUT: &str = "\
+Ask on purpose: does a query go round, and through which servers?
+
+It sends one query for each name, type and server, spelled in capitals and small letters in a secret pattern, and watches \
+the interfaces of this network. If a server gets that spelling again from behind itself, the query went round: names are \
+the same in capitals and small letters, and forwarders send on what they got. It needs no running agent, and touches \
+no packet of others.
+
+Without names it tries what the host's own configuration makes likely to go round: new names below consul., its search \
+domains and the reverse zones of its addresses, and the DS of each.";
+
+const PROBE_EXAMPLES: &str = "\
+Examples:
+  dnsguard probe                                      what is likely to go round, through the host's resolvers
+  dnsguard probe --type DS consul.                    one name and type
+  dnsguard probe '*.corp.example'                     a new name in that zone: no cache knows it
+  dnsguard probe --server 127.0.0.1:8600 x.consul     another server
+  dnsguard probe --except 169.254.0.0/16              leave these servers alone
+  dnsguard probe || [ $? -ne 3 ]                      in an init container: fail on a loop alone
+
+How to read a route: a -> b, a sent it on to b; a ~> b, most likely a did. Hops take CAP_NET_RAW. Without it the probe \
+tells who answers, and ends with 5.
+
+A loop that is found is a loop that has been lit: one more query goes round until its servers give up.";
+
+const PROBE_EXIT_CODES: &str = "\
+Exit codes:
+  0  no query is proven to have gone round, and at least one name was answered
+  1  failed, or ended before everything was asked: the message says why
+  2  bad usage or bad configuration: nothing was sent
+  3  a query went round (before all other codes)
+  4  no name got an answer (NOERROR or NXDOMAIN): nothing can be told
+  5  hops could not be seen, for want of CAP_NET_RAW: a loop is neither proven nor ruled out";
 
 const DETACH_EXAMPLE: &str = "\
 Example:
@@ -90,6 +125,9 @@ pub(crate) enum Command {
     /// Show once who asks most and what for: zones, clients, names, and how the budgets stand.
     #[command(after_help = help([TOP_EXAMPLES, EXIT_CODES]))]
     Top(Top),
+    /// Ask on purpose: does a query go round, and through which servers?
+    #[command(long_about = PROBE_ABOUT, after_help = help([PROBE_EXAMPLES, PROBE_EXIT_CODES]))]
+    Probe(Probe),
     /// Remove every trace of the guard from the kernel, also when the agent is dead.
     #[command(after_help = help([DETACH_EXAMPLE, EXIT_CODES]))]
     Detach(Detach),
@@ -137,6 +175,35 @@ pub(crate) struct Top {
     pub(crate) output: top::Format,
 }
 
+/// `dnsguard probe`
+#[derive(Args, Debug)]
+pub(crate) struct Probe {
+    /// Names to ask for; *.ZONE is a new name in that zone. None: what the host's configuration makes likely.
+    #[arg(value_name = "NAME", value_parser = probe::Target::parse)]
+    pub(crate) names: Vec<probe::Target>,
+    /// Type to ask for, such as A or DS; can be given several times. None: A and DS, in reverse zones PTR and DS.
+    #[arg(short = 't', long = "type", value_name = "TYPE", value_parser = question_type)]
+    pub(crate) types: Vec<u16>,
+    /// Server to ask; can be given several times. None: the nameservers of /etc/resolv.conf.
+    #[arg(short, long = "server", value_name = "ADDR[:PORT]", value_parser = probe::server)]
+    pub(crate) servers: Vec<SocketAddr>,
+    /// Address or range whose servers are sent nothing; can be given several times. Adds to [probe] except.
+    #[arg(long, value_name = "PREFIX", value_parser = Cidr::or_address)]
+    pub(crate) except: Vec<Cidr>,
+    /// Configuration file (TOML) with a [probe] section. Without it no file is read.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Seconds to wait for an answer to one query, 0.1 to 60.
+    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = seconds::<60>)]
+    pub(crate) timeout: Duration,
+    /// Seconds for all queries together, 0.1 to 3600.
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds::<3600>)]
+    pub(crate) max_time: Duration,
+    /// Lines for people, or one JSON object.
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = probe::Format::Text)]
+    pub(crate) output: probe::Format,
+}
+
 /// `dnsguard detach`
 #[derive(Args, Debug)]
 pub(crate) struct Detach {
@@ -166,6 +233,21 @@ fn mode_parser() -> impl TypedValueParser<Value = Mode> {
             .find(|(known, _)| *known == word)
             .map_or(Mode::Observe, |(_, mode)| *mode)
     })
+}
+
+fn question_type(text: &str) -> Result<u16, String> {
+    name::qtype_number(text).ok_or_else(|| "a type such as A, DS or TYPE65".to_owned())
+}
+
+/// Reads a tenth of a second up to `MOST` seconds.
+fn seconds<const MOST: u32>(text: &str) -> Result<Duration, String> {
+    let number = text
+        .parse()
+        .ok()
+        .filter(|number| (0.1..=f64::from(MOST)).contains(number));
+    number
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| format!("a number, 0.1 to {MOST}"))
 }
 
 fn help<const N: usize>(parts: [&str; N]) -> String {
@@ -245,6 +327,53 @@ mod tests {
     }
 
     #[test]
+    fn probe_reads_names_servers_and_ranges() {
+        let probe = |arguments: &[&str]| {
+            let words = ["dnsguard", "probe"].iter().chain(arguments);
+            match Cli::try_parse_from(words)?.command {
+                Command::Probe(probe) => Ok::<_, clap::Error>(probe),
+                other => panic!("{other:?} is not probe"),
+            }
+        };
+        let asked = probe(&[
+            "-t",
+            "ds",
+            "--type",
+            "TYPE65",
+            "-s",
+            "::1",
+            "--server",
+            "127.0.0.1:8600",
+            "--timeout",
+            "0.5",
+            "consul",
+            "*.x",
+        ])
+        .unwrap();
+        assert_eq!((asked.types, asked.names.len()), (vec![43, 65], 2));
+        assert_eq!(
+            asked.servers,
+            ["[::1]:53", "127.0.0.1:8600"].map(|text| text.parse().unwrap())
+        );
+        assert_eq!(
+            (asked.timeout, asked.max_time),
+            (Duration::from_millis(500), Duration::from_secs(60))
+        );
+        for bad in [
+            &["--type", "XX"][..],
+            &["--server", "localhost"],
+            &["--except", "10.0.0.1/8"],
+            &["--timeout", "0"],
+            &["--timeout", "nan"],
+            &["--max-time", "3601"],
+            &["--output", "xml"],
+            &["a..b"],
+        ] {
+            assert_eq!(probe(bad).unwrap_err().exit_code(), 2, "{bad:?}");
+        }
+    }
+
+    #[test]
     fn detach_wants_to_hear_all() {
         let error = Cli::try_parse_from(["dnsguard", "detach"]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::MissingRequiredArgument);
@@ -259,7 +388,7 @@ mod tests {
     fn every_help_has_an_example_and_the_exit_codes() {
         let mut command = Cli::command();
         command.build();
-        for name in ["run", "check-config", "top", "detach"] {
+        for name in ["run", "check-config", "top", "probe", "detach"] {
             let help = command
                 .find_subcommand_mut(name)
                 .unwrap()

@@ -58,6 +58,11 @@ impl Host {
     }
 }
 
+/// The file that every program of the host reads; empty if it cannot be read.
+pub(crate) fn resolv_conf() -> String {
+    fs::read_to_string(RESOLV_CONF[0]).unwrap_or_default()
+}
+
 /// The files of resolv.conf(5) that can be read.
 pub(crate) fn resolv_confs() -> impl Iterator<Item = String> {
     RESOLV_CONF.iter().filter_map(|path| fs::read_to_string(path).ok())
@@ -91,12 +96,16 @@ fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
 
 /// The nameservers of a resolv.conf(5). One with a zone ("fe80::1%eth0") is on the link, and left out.
 fn nameservers(text: &str) -> Vec<IpAddr> {
-    let values = text.lines().filter_map(|line| {
+    nameserver_lines(text).filter_map(|value| value.parse().ok()).collect()
+}
+
+/// What the `nameserver` lines of a resolv.conf(5) say.
+pub(crate) fn nameserver_lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         words.next().filter(|keyword| *keyword == "nameserver")?;
         words.next()
-    });
-    values.filter_map(|value| value.parse().ok()).collect()
+    })
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod loops;
 mod metrics;
 mod name;
 mod offenders;
+mod probe;
 mod run;
 mod search;
 mod snapshot;
@@ -73,12 +74,44 @@ fn main() -> ExitCode {
             report(run::run(&config, run.events, run.object.as_deref()))
         }
         Command::Top(asked) => report(show(&asked)),
+        Command::Probe(asked) => probe(asked),
         Command::Detach(detach) => report(detach_all(&detach)),
     }
 }
 
 fn show(asked: &cli::Top) -> anyhow::Result<()> {
-    let text = top::top(&asked.url, asked.output)?;
+    print(&top::top(&asked.url, asked.output)?)
+}
+
+fn probe(asked: cli::Probe) -> ExitCode {
+    let mut except = asked.except;
+    match asked.config.as_deref().map(Config::load) {
+        Some(Ok(config)) => except.extend(config.probe.except),
+        Some(Err(error)) => return bad_configuration(&error),
+        None => {}
+    }
+    let wanted = probe::Wanted {
+        targets: asked.names,
+        types: asked.types,
+        servers: asked.servers,
+        except,
+        timeout: asked.timeout,
+        max_time: asked.max_time,
+    };
+    match probe::probe(&wanted, asked.output) {
+        Ok((text, code)) => match print(&text) {
+            Ok(()) => ExitCode::from(code),
+            Err(error) => report(Err(error)),
+        },
+        Err(error) => {
+            let code = if error.is_bad_usage() { BAD_CONFIGURATION } else { 1 };
+            eprintln!("dnsguard: {error}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
         // Whoever read it has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -27,6 +27,56 @@ pub(crate) fn wait_for(ring: RingBuf<MapData>) -> io::Result<AsyncFd<RingBuf<Map
     unsafe { AsyncFd::register(ring) }.map_err(io::Error::from)
 }
 
+/// Has the kernel hand a socket only those packets that the filter takes.
+///
+/// # Errors
+///
+/// What `setsockopt` says.
+pub(crate) fn attach_filter(socket: BorrowedFd<'_>, filter: &mut [libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len()).map_err(io::Error::other)?,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: the kernel reads one `sock_fprog`, and the `len` instructions that it points to, which live until the call
+    // returns; it checks them, copies them, and writes nothing.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    Errno::result(result)?;
+    Ok(())
+}
+
+/// How many packets a packet socket had no room for since this was asked last.
+///
+/// # Errors
+///
+/// What `getsockopt` says.
+pub(crate) fn packets_lost(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut counts = libc::tpacket_stats {
+        tp_packets: 0,
+        tp_drops: 0,
+    };
+    let mut length = size_of::<libc::tpacket_stats>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, which is the size of `counts`, a struct of plain integers.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            (&raw mut counts).cast(),
+            &raw mut length,
+        )
+    };
+    Errno::result(result)?;
+    Ok(counts.tp_drops)
+}
+
 /// Where a driver is asked by `SIOCETHTOOL`, and where it answers: the question lies at the beginning, and the answer
 /// overwrites it.
 ///

@@ -33,6 +33,12 @@ impl Cidr {
         Self::mapped(mapped, 128)
     }
 
+    /// Reads a range; an address alone is a range of one. The error says what is allowed.
+    pub(crate) fn or_address(text: &str) -> Result<Self, String> {
+        text.parse()
+            .map_or_else(|_| text.parse(), |address| Ok(Self::host(address)))
+    }
+
     /// Base and prefix length, if the range is an IPv4 one.
     pub(crate) fn v4(&self) -> Option<(Ipv4Addr, u8)> {
         let base = self.address.to_ipv4_mapped()?;

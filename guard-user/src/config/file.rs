@@ -13,7 +13,7 @@ use thiserror::Error;
 use toml::de::DeTable;
 
 use super::{
-    Answer, Attach, Breaker, Config, LinkLocal, MODES, Metrics, Rcode, Tc, Xdp,
+    Answer, Attach, Breaker, Cidr, Config, LinkLocal, MODES, Metrics, Probe, Rcode, Tc, Xdp,
     budget::{self, Placed, Stated},
     hygiene, interface_name, pin_dir,
     section::{Fault, Section},
@@ -137,6 +137,9 @@ fn config(top: &mut Section<'_>, live: Option<Live<'_>>) -> Config {
     config.hygiene = hygiene;
     config.search_suffixes = top.section("search", |section| {
         section.texts("suffixes", suffix).unwrap_or_default()
+    });
+    config.probe = top.section("probe", |section| Probe {
+        except: section.texts("except", Cidr::or_address).unwrap_or_default(),
     });
     refuse_ranges_without_room(top, &placed, ranges);
     if let Some(live) = live.filter(|_| attach_is_right) {

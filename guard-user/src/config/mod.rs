@@ -67,6 +67,15 @@ pub(crate) struct Config {
     pub(crate) hygiene: Hygiene,
     /// Search-list suffixes beside those that are found: in lower case, with their final dots.
     pub(crate) search_suffixes: Vec<String>,
+    /// What the probe leaves alone.
+    pub(crate) probe: Probe,
+}
+
+/// What the probe leaves alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Probe {
+    /// Servers at these addresses are sent nothing.
+    pub(crate) except: Vec<Cidr>,
 }
 
 /// Where and how programs are attached.
@@ -243,6 +252,7 @@ impl Default for Config {
             link_local: None,
             hygiene: Hygiene::default(),
             search_suffixes: Vec::new(),
+            probe: Probe::default(),
         }
     }
 }

@@ -19,7 +19,7 @@ use std::{
 use guard_common::sample::{Kind, Sample};
 
 use self::suffixes::Split;
-pub(crate) use self::suffixes::Suffixes;
+pub(crate) use self::suffixes::{Suffixes, search_list};
 use crate::{
     events::{Event, SearchWalk},
     name::{self, Name},

@@ -105,7 +105,7 @@ fn is_services(domain: &Name) -> bool {
 
 /// The domains of the `search` line of a resolv.conf; `domain` is an old word for a list of one. The last line counts
 /// (resolv.conf(5)).
-fn search_list(resolv_conf: &str) -> Vec<&str> {
+pub(crate) fn search_list(resolv_conf: &str) -> Vec<&str> {
     let lines = resolv_conf.lines().rev();
     let mut words = lines.map(str::split_ascii_whitespace);
     let found = words.find_map(|mut words| matches!(words.next(), Some("search" | "domain")).then_some(words));

@@ -22,7 +22,7 @@ fn the_template_shows_every_default() {
         .lines()
         .filter(|line| line.contains(" = ") && !line.starts_with('#'))
         .count();
-    assert_eq!(keys, 20);
+    assert_eq!(keys, 21);
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn every_key_is_read() {
         [lease]\nseconds = 5\n[metrics]\nlisten = ''\ntop = 3\n\
         [hygiene]\nresolvers = ['10.0.0.2/32']\nsources = ['own', '10.1.0.0/16']\nrecursion = ['10.0.0.0/8']\n\
         interfaces = ['eth0']\n\
-        mode = 'observe'\n[search]\nsuffixes = ['Corp.example']\n";
+        mode = 'observe'\n[search]\nsuffixes = ['Corp.example']\n[probe]\nexcept = ['10.0.0.0/8', '::1']\n";
     let expected = Config {
         mode: Mode::Enforce,
         marks: false,
@@ -107,6 +107,9 @@ fn every_key_is_read() {
             interfaces: vec!["eth0".to_owned()],
             mode: Some(Mode::Observe),
         },
+        probe: Probe {
+            except: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+        },
         // Those have tests of their own.
         budgets: Vec::new(),
         link_local: None,
@@ -123,7 +126,7 @@ fn an_unknown_key_is_named_with_the_allowed_ones() {
     assert_eq!(
         error("[brake]\n"),
         "dnsguard.toml:1:2: unknown key 'brake' at the top level; \
-         allowed: mode, marks, observe_marks, ports, attach, breaker, answer, lease, metrics, budget, hygiene, search"
+         allowed: mode, marks, observe_marks, ports, attach, breaker, answer, lease, metrics, budget, hygiene, search, probe"
     );
 }
 
