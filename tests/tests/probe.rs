@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, ensure};
 use guard_tests::{
     Namespace, Process,
     guard::{self, Guard, GuardOptions},
+    load::Load,
     programs,
     resolver::{Dnsdist, Dnsmasq, Duties, Forward, Resolver, Unbound},
     topology::{Forwarder, Loop, Topology, Wire},
@@ -253,6 +254,70 @@ fn a_chain_of_forwarders_is_shown_and_is_no_loop() -> Result<()> {
         "{report:#}"
     );
     ensure!(route.len() == 4 && route[3].starts_with("127.0.0.9:53"), "{route:?}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and real resolvers: cargo xtask test"]
+fn no_load_is_taken_for_a_loop() -> Result<()> {
+    let _machine = MACHINE.lock();
+    // What the loads themselves ask for, at the same moment, and a new name beside it.
+    let names = [
+        "dead.example",
+        "cold.example",
+        "popular.example",
+        "some-longer-name-0.example",
+        "some-longer-name-1.example",
+        "api3.partner.example.ec2.internal",
+        "*.example",
+    ];
+    for load in Load::ALL {
+        programs::provide(load.programs())?;
+        let site = load.start()?;
+        let queries = thread::scope(|scope| -> Result<usize> {
+            let clients = scope.spawn(|| site.run());
+            let mut queries = 0;
+            while !clients.is_finished() {
+                let arguments = [
+                    &["-s", "127.0.0.1", "-t", "A", "-o", "json", "--timeout", "1"][..],
+                    &names,
+                ]
+                .concat();
+                let said = probe(site.namespace(), &arguments)?;
+                let report: Value = serde_json::from_str(&said.out).context(said.err)?;
+                ensure!(report["went_round"] == 0, "{load}: {report:#}");
+                queries += report["queries"].as_array().map_or(0, Vec::len);
+            }
+            clients.join().expect("the clients do not panic")?;
+            Ok(queries)
+        })?;
+        println!("{load}: {queries} probes, none went round");
+        ensure!(queries > 0, "{load}");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root and real resolvers: cargo xtask test"]
+fn a_loop_that_burns_already_is_proven_again() -> Result<()> {
+    let _machine = MACHINE.lock();
+    let topology = Topology::Circle {
+        forwarder: Forwarder::Dnsdist,
+        hops: 2,
+        wire: Wire::Loopback,
+    };
+    programs::provide(topology.programs())?;
+    let built = topology.start()?;
+    let server = built.server().to_string();
+    let said: Vec<_> = (0..3)
+        .map(|_| probe(built.namespace(), &["-s", &server, "-t", "A", "x.consul.", "*.consul."]))
+        .collect();
+    built.kill();
+    for said in said {
+        let said = said?;
+        assert_eq!(said.code, Some(WENT_ROUND), "{}{}", said.out, said.err);
+        ensure!(said.out.contains("2 queries: 2 went round"), "{}", said.out);
+    }
     Ok(())
 }
 

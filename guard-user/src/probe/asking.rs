@@ -30,7 +30,7 @@ use super::{
 use crate::{host::Host, name};
 
 /// Queries that are on their way at once.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 /// How long is watched after a response: what was sent on before it has been seen by then.
 const GRACE: Duration = Duration::from_millis(100);
 /// How long is listened before the first query: what spellings go about already.
@@ -75,8 +75,8 @@ pub(super) enum Outcome {
     Silent,
     /// It could not be sent, or the server's host says that nobody listens there.
     Unreachable(String),
-    /// The work ended before.
-    NotAsked,
+    /// The work ended before it did, or before it was sent.
+    Unfinished,
 }
 
 /// What came of it all.
@@ -371,14 +371,14 @@ impl Work {
         for mut flight in self.flights.drain(..) {
             let task = flight.task;
             if flight.outcome == Outcome::Silent {
-                flight.outcome = Outcome::NotAsked;
+                flight.outcome = Outcome::Unfinished;
             }
             self.findings[task] = Some(flight.finding(self.tasks[task].clone(), self.sees_hops));
         }
         let not_asked = |task: Task| Finding {
             name: task.question.target.to_string(),
             task,
-            outcome: Outcome::NotAsked,
+            outcome: Outcome::Unfinished,
             waited: Duration::ZERO,
             route: None,
             went_round: false,

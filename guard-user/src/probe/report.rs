@@ -81,7 +81,7 @@ enum Verdict {
     Unreachable,
     /// No answer, and a server got it more than once: a loop, or a sender that tries again.
     Unclear,
-    NotAsked,
+    Unfinished,
 }
 
 #[derive(Debug, Serialize)]
@@ -223,7 +223,7 @@ impl Query {
                 }
             }
             Outcome::Unreachable(reason) => error = Some(reason.clone()),
-            Outcome::Silent | Outcome::NotAsked => {}
+            Outcome::Silent | Outcome::Unfinished => {}
         }
         let route = finding.route.as_ref();
         if verdict == Verdict::Unclear {
@@ -238,7 +238,7 @@ impl Query {
                     .map(|reason| format!("a loop cannot be proven here: {reason}")),
             );
         }
-        let was_sent = !matches!(verdict, Verdict::Unreachable | Verdict::NotAsked);
+        let was_sent = !matches!(verdict, Verdict::Unreachable | Verdict::Unfinished);
         if sees_hops && was_sent && route.is_some_and(|route| !route.has_own()) {
             notes.push("it was not seen on any interface of this network: no loop could be proven".to_owned());
         }
@@ -277,7 +277,7 @@ impl Query {
             Verdict::Unreachable => format!("not reached: {}", self.error.as_deref().unwrap_or("unknown error")),
             Verdict::Unclear if rcode.is_empty() => format!("unclear: no response in {ms:.0} ms"),
             Verdict::Unclear => format!("unclear: {rcode} in {ms:.0} ms"),
-            Verdict::NotAsked => "not asked".to_owned(),
+            Verdict::Unfinished => "not finished".to_owned(),
         };
         line(
             text,
@@ -313,7 +313,7 @@ impl Verdict {
         let came_again = finding.route.as_ref().is_some_and(Route::came_again);
         match &finding.outcome {
             Outcome::Responded(response) if response.is_answer() => Self::Answered,
-            Outcome::NotAsked => Self::NotAsked,
+            Outcome::Unfinished => Self::Unfinished,
             Outcome::Responded(_) | Outcome::Silent if came_again => Self::Unclear,
             Outcome::Responded(_) => Self::Failed,
             Outcome::Silent => Self::Silent,

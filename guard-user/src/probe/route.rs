@@ -122,10 +122,7 @@ impl Route {
         if self.hops.iter().any(known) {
             return;
         }
-        // A router changes addresses and takes one off the TTL. A server that sends it on begins anew.
-        let same_packet =
-            |hop: &Hop| hop.seen.id == seen.id && hop.seen.message == seen.message && hop.seen.ttl != seen.ttl;
-        if let Some(index) = self.hops.iter().position(same_packet) {
+        if let Some(index) = self.same_packet(&seen) {
             let server = self.server(seen.to, world);
             let hop = &mut self.hops[index];
             hop.views.push(ends);
@@ -204,6 +201,16 @@ impl Route {
             && seen.from.port() == self.origin.port()
             && seen.id == self.id
             && seen.message == self.message
+    }
+
+    /// The hop that this is another view of: a router changes addresses and takes one off the TTL. A server that sends
+    /// the very same message on begins anew.
+    fn same_packet(&self, seen: &Seen) -> Option<usize> {
+        let is_same =
+            |hop: &Hop| hop.seen.id == seen.id && hop.seen.message == seen.message && hop.seen.ttl != seen.ttl;
+        let shares_an_end = |hop: &Hop| hop.seen.from == seen.from || hop.seen.to == seen.to;
+        let last = |is_it: &dyn Fn(&Hop) -> bool| self.hops.iter().rposition(is_it);
+        last(&|hop| is_same(hop) && shares_an_end(hop)).or_else(|| last(&is_same))
     }
 
     /// The server at an address; addresses with one socket are one server.

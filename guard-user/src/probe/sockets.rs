@@ -4,7 +4,7 @@
 //! one may look: for root, and for one's own.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
@@ -44,7 +44,7 @@ pub(super) struct Owned {
 impl Owners {
     /// Looks through all processes.
     pub(super) fn read() -> Self {
-        let inodes: Vec<u64> = sockets().map(|socket| socket.inode).collect();
+        let inodes: HashSet<u64> = sockets().map(|socket| socket.inode).collect();
         let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let having = pids.filter(|pid| descriptors(*pid).any(|inode| inodes.contains(&inode)));

@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
 
+use proptest::prelude::*;
+
 use super::*;
 
 const PROBE: &str = "127.0.0.1:40000";
@@ -316,4 +318,129 @@ fn no_route_grows_without_end() {
     }
     assert_eq!((route.hops().len(), route.proof()), (MAX_HOPS, None));
     assert!(route.incomplete);
+}
+
+#[test]
+fn of_two_hops_with_one_message_the_nearer_one_is_the_packet_that_a_router_changed() {
+    // The probe is on a router. Who is asked keeps ID and message, and what it sends on crosses the router.
+    let lab = Lab::default();
+    let mut route = Route::new("10.0.0.1:40000".parse().unwrap(), 7, vec![0, 7]);
+    route.add(seen("10.0.0.1:40000 10.1.0.2:53", 7, 64), &lab);
+    route.add(seen("10.1.0.2:50001 10.96.0.10:53", 7, 64), &lab);
+    route.add(seen("10.2.0.1:61000 10.2.0.2:53", 7, 63), &lab);
+    // It tries again, with another message.
+    route.add(seen("10.1.0.2:50002 10.2.0.2:53", 8, 64), &lab);
+    assert_eq!((route.hops().len(), route.proof()), (3, None));
+}
+
+/// A network of forwarders: what each sends on to whom, how often, and whether anybody can see it.
+#[derive(Clone, Debug)]
+struct Net {
+    /// Each on a host of its own, or on this one; there its sockets may be known.
+    servers: Vec<(bool, bool)>,
+    /// From, to, times, seen.
+    rules: Vec<(usize, usize, usize, bool)>,
+    /// Which of the packets that are on their way comes next.
+    order: Vec<prop::sample::Index>,
+}
+
+fn net(servers: usize) -> impl Strategy<Value = Net> {
+    let rule = (0..servers, 0..servers, 1..4_usize, prop::bool::weighted(0.8));
+    (
+        prop::collection::vec((prop::bool::weighted(0.7), prop::bool::weighted(0.7)), servers),
+        prop::collection::vec(rule, 1..9),
+        prop::collection::vec(any::<prop::sample::Index>(), 40),
+    )
+        .prop_map(|(servers, rules, order)| Net { servers, rules, order })
+}
+
+impl Net {
+    fn address(&self, server: usize) -> SocketAddr {
+        let host = if self.servers[server].0 { "127.0.0" } else { "10.0.1" };
+        format!("{host}.{}:53", server + 1).parse().unwrap()
+    }
+
+    /// What the probe sees of one query to the first server, each rule carried out once it has the query.
+    fn run(&self) -> Route {
+        let mut lab = Lab::default();
+        for (number, (local, _)) in (0_u32..).zip(&self.servers) {
+            if *local {
+                let address = self.address(number as usize);
+                lab.listeners.insert(address, (number.into(), number));
+            }
+        }
+        let mut route = Route::new(PROBE.parse().unwrap(), 0, vec![0]);
+        // From, to, times left, seen.
+        let mut waiting = vec![(None, 0, 1, true)];
+        let (mut had, mut port) = (BTreeSet::new(), 50_000);
+        for index in self.order.iter().cycle().take(200) {
+            if waiting.is_empty() {
+                break;
+            }
+            let at = index.index(waiting.len());
+            let (from, to, times, is_seen) = waiting[at];
+            if times == 1 {
+                waiting.remove(at);
+            } else {
+                waiting[at].2 -= 1;
+            }
+            port += 1;
+            let source: SocketAddr = match from {
+                None => PROBE.parse().unwrap(),
+                Some(from) => {
+                    let (local, known) = self.servers[from];
+                    if local && known {
+                        lab.senders.insert(port, from as u32);
+                    }
+                    let ip = if local {
+                        [127, 0, 0, 1].into()
+                    } else {
+                        self.address(from).ip()
+                    };
+                    SocketAddr::new(ip, port)
+                }
+            };
+            // Between other hosts nobody looks.
+            let passes_here = from.is_none_or(|from| self.servers[from].0) || self.servers[to].0;
+            if is_seen && passes_here {
+                let id = if from.is_none() { 0 } else { port };
+                route.add(seen(&format!("{source} {}", self.address(to)), id, 64), &lab);
+            }
+            if had.insert(to) {
+                let rules = self.rules.iter().filter(|rule| rule.0 == to);
+                waiting.extend(rules.map(|rule| (Some(to), rule.1, rule.2, rule.3)));
+            }
+        }
+        route
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_network_without_a_circle_is_taken_for_one(mut net in net(6)) {
+        for rule in &mut net.rules {
+            *rule = (rule.0.min(rule.1), rule.0.max(rule.1), rule.2, rule.3);
+        }
+        net.rules.retain(|rule| rule.0 != rule.1);
+        let route = net.run();
+        prop_assert_eq!(route.proof(), None, "{:?}", route);
+    }
+
+    #[test]
+    fn a_circle_through_the_first_server_is_always_proven(mut net in net(6), length in 1..6_usize) {
+        net.rules.retain(|rule| rule.0 != rule.1);
+        // A circle of servers of this host, seen all the way.
+        for server in 0..length {
+            net.servers[server].0 = true;
+            net.rules.push((server, (server + 1) % length, 1, true));
+        }
+        let route = net.run();
+        prop_assert!(route.proof().is_some(), "{:?}", route);
+        let way = route.paths().remove(0);
+        let (last, before) = way.split_last().unwrap();
+        let ends_where_it_was = before.iter().any(|step| step.server == last.server);
+        prop_assert!(ends_where_it_was, "{:?}", way);
+    }
 }
