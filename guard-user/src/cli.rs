@@ -77,7 +77,7 @@ domains and the reverse zones of its addresses, and the DS of each.";
 
 const PROBE_EXAMPLES: &str = "\
 Examples:
-  dnsguard probe                                      what is likely to go round, through the host's resolvers
+  dnsguard probe                                      what is likely to go round here
   dnsguard probe --type DS consul.                    one name and type
   dnsguard probe '*.corp.example'                     a new name in that zone: no cache knows it
   dnsguard probe --server 127.0.0.1:8600 x.consul     another server

@@ -268,7 +268,11 @@ impl Work {
 
     /// Reads what the interfaces have seen.
     fn watch(&mut self, capture: &mut Capture, here: &Here) -> io::Result<()> {
-        for _ in 0..BATCH {
+        for number in 1..=BATCH {
+            // No gap has been seen before this: what is proven so far stays proven.
+            if number % capture.room() == 0 {
+                self.note_loss(capture)?;
+            }
             let Some(read) = capture.read()? else {
                 break;
             };
@@ -302,10 +306,15 @@ impl Work {
                 }
             }
         }
+        self.note_loss(capture)
+    }
+
+    /// Packets are lost only while the socket is full, and come in order: as long as less is read at a time than it has
+    /// room for, there is no gap before the moment in which a loss shows first.
+    fn note_loss(&mut self, capture: &Capture) -> io::Result<()> {
         if capture.lost()? > 0 {
-            self.flights
-                .iter_mut()
-                .for_each(|flight| flight.route.incomplete = true);
+            let unproven = self.flights.iter_mut().filter(|flight| flight.proof().is_none());
+            unproven.for_each(|flight| flight.route.incomplete = true);
         }
         Ok(())
     }

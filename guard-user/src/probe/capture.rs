@@ -18,7 +18,7 @@ use nix::{
     libc,
     net::if_::if_indextoname,
     sys::socket::{
-        AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket,
+        AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, getsockopt, recvfrom, setsockopt, socket,
         sockopt::{RcvBuf, RcvBufForce},
     },
 };
@@ -29,6 +29,8 @@ use crate::sys;
 const BUFFER: usize = 4 << 20;
 /// Bytes of a packet that are read: the headers, the longest question, and more than any query has behind it.
 const SNAP: u32 = 2_048;
+/// Bytes of memory that the kernel counts for one DNS query, at most.
+const MOST_OF_A_PACKET: usize = 8_192;
 /// Bytes of an Ethernet header: what the walk of a frame expects in front.
 const ETHERNET: usize = 14;
 
@@ -37,6 +39,7 @@ const ETHERNET: usize = 14;
 pub(super) struct Capture {
     socket: OwnedFd,
     frame: Vec<u8>,
+    room: usize,
 }
 
 /// A DNS query on its way.
@@ -75,7 +78,9 @@ impl Capture {
         if setsockopt(&socket, RcvBufForce, &BUFFER).is_err() {
             setsockopt(&socket, RcvBuf, &BUFFER)?;
         }
+        let room = getsockopt(&socket, RcvBuf)? / MOST_OF_A_PACKET;
         Ok(Some(Self {
+            room: room.max(1),
             socket,
             frame: vec![0; ETHERNET + SNAP as usize],
         }))
@@ -99,6 +104,11 @@ impl Capture {
         self.frame[ETHERNET - 2..ETHERNET].copy_from_slice(&link.protocol().to_ne_bytes());
         let frame = &self.frame[..ETHERNET + length];
         Ok(Some(query(frame, link.ifindex() as u32)))
+    }
+
+    /// How many packets it has room for, at least.
+    pub(super) const fn room(&self) -> usize {
+        self.room
     }
 
     /// How many packets the kernel threw away since this was asked last, for want of room.
