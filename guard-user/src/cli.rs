@@ -187,10 +187,10 @@ pub(crate) struct Probe {
     /// Server to ask; can be given several times. None: the nameservers of /etc/resolv.conf.
     #[arg(short, long = "server", value_name = "ADDR[:PORT]", value_parser = probe::server)]
     pub(crate) servers: Vec<SocketAddr>,
-    /// Address or range whose servers are sent nothing; can be given several times. Adds to [probe] except.
+    /// Address or range whose servers are sent nothing; can be given several times. Adds to the list of the file.
     #[arg(long, value_name = "PREFIX", value_parser = Cidr::or_address)]
     pub(crate) except: Vec<Cidr>,
-    /// Configuration file (TOML) with a [probe] section. Without it no file is read.
+    /// Configuration file (TOML), for the list of such servers in it. Without it no file is read.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Seconds to wait for an answer to one query, 0.1 to 60.

@@ -7,7 +7,7 @@ use guard_sim::{
     guard::{Trip, policy},
     name::Name,
     network::Stand,
-    nodes::{Client, Consul, Dnsdist, Dnsmasq, Naive, Shuffler, Spells, Upstream},
+    nodes::{Client, Consul, Dnsmasq, Forwarder, Naive, Spells, Upstream},
 };
 use proptest::prelude::*;
 
@@ -51,37 +51,6 @@ fn client(network: &mut Network<'_>, at_ns: u64, server: Socket) {
     let socket = at(9, port);
     network.add(Client::new(socket, server, 0, RETRIES.to_vec()), &[socket]);
     network.wake_at(at_ns, socket, 0);
-}
-
-/// Forwarders that each ask the next, and the last one the first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Forwarder {
-    Dnsmasq,
-    Dnsdist,
-    Consul,
-    Naive,
-    Shuffler,
-    Lowers,
-}
-
-impl Forwarder {
-    fn add(self, network: &mut Network<'_>, server: Socket, next: Socket) {
-        let source = at(server.address, 30_000 + server.port);
-        match self {
-            Self::Dnsmasq => network.add(Dnsmasq::new(server.address, next), &[server]),
-            Self::Dnsdist => network.add(Dnsdist::new(source, next), &[server, source]),
-            Self::Consul => network.add(Consul::new(server.address, &[next]), &[server]),
-            Self::Naive => network.add(Naive::new(server.address, next), &[server]),
-            Self::Shuffler => network.add(Shuffler::new(server.address, next), &[server]),
-            Self::Lowers => network.add(Shuffler::that_lowers(server.address, next), &[server]),
-        }
-    }
-
-    fn ring(self, network: &mut Network<'_>, servers: &[Socket]) {
-        for (index, server) in servers.iter().enumerate() {
-            self.add(network, *server, servers[(index + 1) % servers.len()]);
-        }
-    }
 }
 
 const PAIR: [Socket; 2] = [at(1, 53), at(1, 54)];
@@ -425,7 +394,11 @@ fn a_loop_of_forwarders_that_lower_the_case_does_not_go_on_for_ever() {
             client(&mut network, 0, HOSTS[0]);
             let trip = network.run_until_trip(60 * S, 100_000).expect("it is cut");
             assert_eq!(trip.evidence, Evidence::Direction, "{there:?}, {here:?}");
-            assert!(network.tally.queries < 40_000, "{there:?}, {here:?}: {:?}", network.tally);
+            assert!(
+                network.tally.queries < 40_000,
+                "{there:?}, {here:?}: {:?}",
+                network.tally
+            );
         }
     }
 }

@@ -98,6 +98,7 @@ fn it_is_cut(topology: Topology) -> Result<()> {
         watched.p99_us,
         cpu * 100.0,
     );
+    println!("  {trip}");
 
     is_proven(&trip)?;
     is_within(&trip, RECIRCULATED)?;

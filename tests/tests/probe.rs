@@ -233,6 +233,7 @@ fn a_chain_of_forwarders_is_shown_and_is_no_loop() -> Result<()> {
             forwards: vec![Forward::new("", address(9))],
             answers: Vec::new(),
         },
+        ..Unbound::default()
     };
     let _third = third.start(&namespace)?;
     let second = Dnsdist {
@@ -343,6 +344,7 @@ fn forwarders_that_try_again_are_no_loop() -> Result<()> {
             forwards: vec![Forward::new("", address(8)), Forward::new("", address(9))],
             answers: Vec::new(),
         },
+        ..Unbound::default()
     };
     let _unbound = unbound.start(&namespace)?;
     let dead: Vec<_> = dead.into_iter().collect::<Result<_>>()?;

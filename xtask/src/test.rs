@@ -23,7 +23,22 @@ use crate::{
 const OBJECT_CHECK: &str = "the_committed_kernel_object_matches_its_sources";
 
 /// The resolvers and tools that the kernel tests run; the lab fetches what is missing.
-const PROGRAMS: [&str; 5] = ["dnsmasq", "dnsdist", "unbound", "consul", "dig"];
+const PROGRAMS: [&str; 14] = [
+    "dnsmasq",
+    "dnsmasq-0x20",
+    "dnsdist",
+    "unbound",
+    "consul",
+    "named",
+    "kresd",
+    "pdns_recursor",
+    "systemd-resolved",
+    "dig",
+    "delv",
+    "nsupdate",
+    "dnssec-keygen",
+    "dnssec-signzone",
+];
 
 /// Packages whose tests need no root.
 const UNIT_TESTED: [&str; 5] = ["guard-common", "guard-native", "guard-sim", "guard-user", "xtask"];

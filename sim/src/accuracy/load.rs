@@ -3,8 +3,8 @@
 use crate::{
     Guard, MS, Network, S, Socket, Tally, US, at,
     name::Name,
-    network::{Node, Stand},
-    nodes::{Client, Consul, Dnsdist, Dnsmasq, Naive, Router, Shuffler, Spells, Unbound, Upstream},
+    network::Stand,
+    nodes::{Client, Forwarder, Naive, Router, Spells, Upstream},
     packet::Kind,
     random::Random,
 };
@@ -25,25 +25,11 @@ pub struct Load {
 #[derive(Clone, Debug)]
 enum Shape {
     /// Forwarders that merge nothing, in a row.
-    Chain(Vec<Forwards>),
+    Chain(Vec<Forwarder>),
     /// Forwarders that join equal queries, in a row.
-    Merging(Vec<Merges>),
+    Merging(Vec<Forwarder>),
     /// Two hosts that are each other's client and server, for different zones.
     Mutual,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Forwards {
-    Naive,
-    Dnsdist,
-    Consul,
-    Shuffler,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Merges {
-    Dnsmasq,
-    Unbound,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,18 +131,18 @@ impl Load {
         match random.below(10) {
             0..5 => {
                 let kinds = [
-                    Forwards::Naive,
-                    Forwards::Naive,
-                    Forwards::Dnsdist,
-                    Forwards::Consul,
-                    Forwards::Shuffler,
+                    Forwarder::Naive,
+                    Forwarder::Naive,
+                    Forwarder::Dnsdist,
+                    Forwarder::Consul,
+                    Forwarder::Shuffler,
                 ];
                 let length = 1 + random.below(3);
                 load.shape = Shape::Chain((0..length).map(|_| random.pick(&kinds)).collect());
             }
             5..8 => {
                 let length = 1 + random.below(2);
-                let merges = (0..length).map(|_| random.pick(&[Merges::Dnsmasq, Merges::Unbound]));
+                let merges = (0..length).map(|_| random.pick(&[Forwarder::Dnsmasq, Forwarder::Unbound]));
                 load.shape = Shape::Merging(merges.collect());
             }
             _ => load = load.mutual(random),
@@ -215,17 +201,10 @@ impl Load {
         let shouted = name.shouted();
         network.name(name);
         match &self.shape {
-            Shape::Chain(forwarders) => {
-                for (place, forwards) in forwarders.iter().enumerate() {
+            Shape::Chain(forwarders) | Shape::Merging(forwarders) => {
+                for (place, forwarder) in forwarders.iter().enumerate() {
                     let next = next(place, forwarders.len());
-                    forwards.add(network, SERVERS[place], next);
-                }
-                network.add(self.upstream(), &[UPSTREAM]);
-            }
-            Shape::Merging(forwarders) => {
-                for (place, merges) in forwarders.iter().enumerate() {
-                    let next = next(place, forwarders.len());
-                    merges.add(network, SERVERS[place], next);
+                    forwarder.add(network, SERVERS[place], next);
                 }
                 network.add(self.upstream(), &[UPSTREAM]);
             }
@@ -286,7 +265,7 @@ impl Load {
         let Shape::Merging(merges) = &self.shape else {
             return false;
         };
-        matches!(self.crowd, Crowd::Random | Crowd::Mixed) && merges.contains(&Merges::Dnsmasq)
+        matches!(self.crowd, Crowd::Random | Crowd::Mixed) && merges.contains(&Forwarder::Dnsmasq)
     }
 }
 
@@ -295,27 +274,5 @@ const fn next(place: usize, length: usize) -> Socket {
         UPSTREAM
     } else {
         SERVERS[place + 1]
-    }
-}
-
-impl Forwards {
-    fn add(self, network: &mut Network<'_>, server: Socket, next: Socket) {
-        let source = at(server.address, 30_000 + server.address);
-        match self {
-            Self::Naive => network.add(Naive::new(server.address, next), &[server]),
-            Self::Dnsdist => network.add(Dnsdist::new(source, next), &[server, source]),
-            Self::Consul => network.add(Consul::new(server.address, &[next]), &[server]),
-            Self::Shuffler => network.add(Shuffler::new(server.address, next), &[server]),
-        }
-    }
-}
-
-impl Merges {
-    fn add(self, network: &mut Network<'_>, server: Socket, next: Socket) {
-        let node: Box<dyn Node> = match self {
-            Self::Dnsmasq => Box::new(Dnsmasq::new(server.address, next)),
-            Self::Unbound => Box::new(Unbound::new(server.address, next)),
-        };
-        network.add_boxed(node, &[server]);
     }
 }

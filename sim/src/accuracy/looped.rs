@@ -6,7 +6,7 @@ use crate::{
     Guard, MS, Network, S, Socket, at,
     name::Name,
     network::Stand,
-    nodes::{Client, Consul, Dnsdist, Dnsmasq, Naive, Shuffler},
+    nodes::{Client, Consul, Dnsmasq, Forwarder},
     random::Random,
 };
 
@@ -38,16 +38,6 @@ enum Shape {
     Incident,
     /// A forwarder that asks itself.
     Self_(Forwarder),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Forwarder {
-    Dnsmasq,
-    Dnsdist,
-    Consul,
-    Naive,
-    /// One that does not keep the case.
-    Shuffler,
 }
 
 /// How a loop was cut.
@@ -143,9 +133,7 @@ impl Loop {
         let mut first = SERVERS[0];
         match self.shape {
             Shape::Ring(forwarder, length) => {
-                for place in 0..length {
-                    forwarder.add(network, SERVERS[place], SERVERS[(place + 1) % length]);
-                }
+                forwarder.ring(network, &SERVERS[..length]);
             }
             Shape::Self_(forwarder) => forwarder.add(network, first, first),
             Shape::Incident => {
@@ -160,19 +148,6 @@ impl Loop {
             network.add(Client::new(socket, first, 0, vec![2 * S, 2 * S]), &[socket]);
             let start_ns = network.random.below(MS);
             network.wake_at(start_ns, socket, 0);
-        }
-    }
-}
-
-impl Forwarder {
-    fn add(self, network: &mut Network<'_>, server: Socket, next: Socket) {
-        let source = at(server.address, 30_000 + server.address);
-        match self {
-            Self::Dnsmasq => network.add(Dnsmasq::new(server.address, next), &[server]),
-            Self::Dnsdist => network.add(Dnsdist::new(source, next), &[server, source]),
-            Self::Consul => network.add(Consul::new(server.address, &[next]), &[server]),
-            Self::Naive => network.add(Naive::new(server.address, next), &[server]),
-            Self::Shuffler => network.add(Shuffler::new(server.address, next), &[server]),
         }
     }
 }
