@@ -176,8 +176,9 @@ impl KeyState {
                 found = Evidence::Ladder;
             }
         }
-        // Of the first server, whoever is fast is remembered and not the clients in between.
-        if rapid || rung.index() != 0 || self.scores.pace == 0 {
+        // Of the first server, whoever is fast is remembered and not the clients in between; of the one that the mark went
+        // to, the marked query.
+        if (rapid || rung.index() != 0 || self.scores.pace == 0) && !self.awaits_mark_of(rung) {
             self.note_rung(hop, rung.index());
         }
 

@@ -17,8 +17,8 @@
 //! By chance, a name of n letters that is spelled at random carries a pattern once in 2^n: each round gives as many bits
 //! of evidence as the name has letters, and some more for what else speaks for a loop. Only the hop that closes a round
 //! gives any: in a chain of forwarders, one query that looks like the mark by chance is carried on in earnest. And one
-//! return is never enough, whatever it gives, for it may be a way through one address twice, such as that of a service
-//! with several servers behind it.
+//! return is not enough, whatever it gives, for it may be a way through one address twice, such as that of a service with
+//! several servers behind it; unless it has the ID of the query that went out.
 
 use super::{ALL_RUNGS, Evidence, Hop, KeyState, Note, RUNGS, Rules, Ruling, breaker, evidence::Position};
 use crate::{flow::Sighting, spelling::Spelling, time::Ticks};
@@ -32,6 +32,8 @@ const PROOF_BITS_AMONG_RANDOM: u8 = 48;
 const RANDOM_RELIEF: u8 = 2;
 /// Returns that prove a loop.
 pub(super) const PROOF_RETURNS: u8 = 2;
+/// The same where the ID came back as well.
+pub(super) const PROOF_RETURNS_OF_ID: u8 = 1;
 /// Letters of the shortest name that is marked.
 const FEWEST_LETTERS: u32 = 3;
 /// Letters of the shortest name of which an earlier mark can be told from a spelling at random: of fewer, too many
@@ -189,11 +191,17 @@ impl KeyState {
         } else {
             PROOF_BITS
         };
-        if self.bits >= bits && self.level >= PROOF_RETURNS {
+        let returns = if matches!(query.found, Evidence::Identity) {
+            PROOF_RETURNS_OF_ID
+        } else {
+            PROOF_RETURNS
+        };
+        if self.bits >= bits && self.level >= returns {
             self.evidence = Evidence::Mark as u8;
             let bits = self.bits;
             let mut ruling = self.trip(now, rules);
             ruling.bits = bits;
+            ruling.found = query.found;
             return Some(ruling);
         }
         if self.can_mark(query) {
@@ -306,6 +314,12 @@ impl KeyState {
     #[inline(always)]
     const fn marked(&self) -> u8 {
         self.visited >> RUNGS
+    }
+
+    /// Whether the mark went to this rung last, and nobody seems to take it off.
+    #[inline(always)]
+    pub(super) const fn awaits_mark_of(&self, rung: Position) -> bool {
+        self.phase == breaker::SUSPECT && self.marked() == rung.index() && !self.has(SHUFFLED)
     }
 
     /// Rungs that the mark has been to in this round: a bit each.

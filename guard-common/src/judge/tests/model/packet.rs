@@ -390,10 +390,13 @@ fn check_evidence(before: &KeyState, after: &KeyState, ruling: &Ruling, rules: &
     );
     let scores = &after.scores;
     let unprovable = rules.marks == 0 || before.has(mark::UNMARKABLE);
+    let returns = if ruling.found == Evidence::Identity {
+        mark::PROOF_RETURNS_OF_ID
+    } else {
+        mark::PROOF_RETURNS
+    };
     let enough = match ruling.evidence {
-        Evidence::Mark => {
-            before.phase == SUSPECT && ruling.bits >= mark::PROOF_BITS && before.level + 1 >= mark::PROOF_RETURNS
-        }
+        Evidence::Mark => before.phase == SUSPECT && ruling.bits >= mark::PROOF_BITS && before.level + 1 >= returns,
         _ if scores.pace >= evidence::TRIP => true,
         Evidence::Identity | Evidence::Direction | Evidence::Ladder | Evidence::Pace => {
             (unprovable || before.has(mark::SHUFFLED)) && scores.echo >= evidence::TRIP
