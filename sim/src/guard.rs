@@ -1,6 +1,7 @@
 //! Who can be the guard of a network: the judge natively, or the kernel object.
 
 use guard_common::{
+    event::Event,
     judge::{Evidence, Note, Rules},
     key::Secret,
     policy::{Action, Mode, Policy},
@@ -31,6 +32,31 @@ pub struct Trip {
     pub bits: u16,
     /// Recirculated queries of the key, by the guard's own count.
     pub recirculated: u16,
+}
+
+impl Word {
+    /// What a guard says that has done this with a packet, and told this of it.
+    pub fn new<'e>(fate: Fate, events: impl IntoIterator<Item = &'e Event>) -> Self {
+        let mut word = Self {
+            fate,
+            trip: None,
+            releases: false,
+        };
+        for event in events {
+            match Note::from_u8(event.note) {
+                Note::Trip => {
+                    word.trip = Some(Trip {
+                        evidence: Evidence::from_u8(event.evidence),
+                        bits: event.bits,
+                        recirculated: event.recirculated,
+                    });
+                }
+                Note::Release => word.releases = true,
+                Note::None | Note::Suspect | Note::Extend => {}
+            }
+        }
+        word
+    }
 }
 
 /// Sees every packet of a network.
@@ -74,17 +100,7 @@ impl Guard for Native {
     fn pass(&mut self, frame: &mut Vec<u8>, way: Way, now_ns: u64) -> Word {
         let now_ns = BOOT_NS + now_ns / self.clock_ns * self.clock_ns;
         let news = self.door.pass(frame, way, now_ns);
-        let note = news.event.map(|event| Note::from_u8(event.note));
-        let trip = news.event.filter(|_| note == Some(Note::Trip)).map(|event| Trip {
-            evidence: Evidence::from_u8(event.evidence),
-            bits: event.bits,
-            recirculated: event.recirculated,
-        });
-        Word {
-            fate: news.fate,
-            trip,
-            releases: note == Some(Note::Release),
-        }
+        Word::new(news.fate, &news.event)
     }
 }
 

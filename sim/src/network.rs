@@ -197,11 +197,6 @@ impl<'g> Network<'g> {
         }
     }
 
-    /// The moment on the guard's clock.
-    pub const fn guard_ns(&self) -> u64 {
-        self.start_ns + self.now
-    }
-
     /// Makes a name known; tells its number.
     pub fn name(&mut self, name: Name) -> u16 {
         self.names.push(name);
@@ -210,12 +205,7 @@ impl<'g> Network<'g> {
 
     /// Puts a node on the network, listening on these sockets.
     pub fn add(&mut self, node: impl Node + 'static, sockets: &[Socket]) {
-        self.add_boxed(Box::new(node), sockets);
-    }
-
-    /// The same for one of a kind that is not known beforehand.
-    pub fn add_boxed(&mut self, node: Box<dyn Node>, sockets: &[Socket]) {
-        self.nodes.push(node);
+        self.nodes.push(Box::new(node));
         self.busy_until.push(0);
         for socket in sockets {
             self.owners.insert(*socket, self.nodes.len() - 1);

@@ -7,14 +7,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use guard_common::{
-    judge::{Evidence, Note},
-    policy::{Action, Policy},
-};
+use guard_common::policy::{Action, Policy};
 use guard_sim::{
     Guard,
     accuracy::{Findings, in_shards},
-    guard::{self, Fate, Trip, Word},
+    guard::{self, Fate, Word},
 };
 
 use crate::{
@@ -56,29 +53,12 @@ impl Kernel {
             _ => self.ingress,
         };
         let outcome = self.bench.run_by(Way::on(way.ifindex), gate, frame)?;
-        let mut word = Word {
-            fate: Fate::Drop,
-            trip: None,
-            releases: false,
-        };
+        let mut fate = Fate::Drop;
         if outcome.returned == gate.pass() {
-            word.fate = Fate::Pass;
+            fate = Fate::Pass;
             *frame = outcome.frame;
         }
-        for event in self.bench.events()? {
-            match Note::from_u8(event.note) {
-                Note::Trip => {
-                    word.trip = Some(Trip {
-                        evidence: Evidence::from_u8(event.evidence),
-                        bits: event.bits,
-                        recirculated: event.recirculated,
-                    });
-                }
-                Note::Release => word.releases = true,
-                Note::None | Note::Suspect | Note::Extend => {}
-            }
-        }
-        Ok(word)
+        Ok(Word::new(fate, &self.bench.events()?))
     }
 }
 
@@ -94,11 +74,7 @@ impl Guard for Kernel {
     fn pass(&mut self, frame: &mut Vec<u8>, way: guard::Way, _now_ns: u64) -> Word {
         self.judge(frame, way).unwrap_or_else(|error| {
             self.failed.get_or_insert(error);
-            Word {
-                fate: Fate::Pass,
-                trip: None,
-                releases: false,
-            }
+            Word::new(Fate::Pass, [])
         })
     }
 }

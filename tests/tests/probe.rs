@@ -126,6 +126,13 @@ fn dnsmasq(namespace: &Namespace, listen: SocketAddr, to: &[SocketAddr], extra: 
     dnsmasq.start(namespace)
 }
 
+/// Two dnsdist that ask each other.
+const TWO_DNSDIST: Topology = Topology::Circle {
+    forwarder: Forwarder::Dnsdist,
+    hops: 2,
+    wire: Wire::Loopback,
+};
+
 #[test]
 #[ignore = "needs root and real resolvers: cargo xtask test"]
 fn the_incident_is_proven_and_both_servers_are_named() -> Result<()> {
@@ -195,12 +202,7 @@ fn every_loop_of_the_lab_is_proven() -> Result<()> {
 fn a_loop_that_the_first_server_is_no_part_of_is_proven() -> Result<()> {
     let _machine = MACHINE.lock();
     programs::provide(&["ip", "dnsmasq", "dnsdist"])?;
-    let built = Topology::Circle {
-        forwarder: Forwarder::Dnsdist,
-        hops: 2,
-        wire: Wire::Loopback,
-    }
-    .start()?;
+    let built = TWO_DNSDIST.start()?;
     let front = dnsmasq(built.namespace(), address(8), &[built.server()], &[])?;
     let report = report(
         built.namespace(),
@@ -302,11 +304,7 @@ fn no_load_is_taken_for_a_loop() -> Result<()> {
 #[ignore = "needs root and real resolvers: cargo xtask test"]
 fn a_loop_that_burns_already_is_proven_again() -> Result<()> {
     let _machine = MACHINE.lock();
-    let topology = Topology::Circle {
-        forwarder: Forwarder::Dnsdist,
-        hops: 2,
-        wire: Wire::Loopback,
-    };
+    let topology = TWO_DNSDIST;
     programs::provide(topology.programs())?;
     let built = topology.start()?;
     let server = built.server().to_string();
@@ -553,11 +551,7 @@ fn it_ends_when_its_time_is_up_or_somebody_says_so() -> Result<()> {
 #[ignore = "needs root and real resolvers: cargo xtask test"]
 fn beside_an_agent_that_cuts_the_loop_it_says_who_holds_the_name() -> Result<()> {
     let _machine = MACHINE.lock();
-    let topology = Topology::Circle {
-        forwarder: Forwarder::Dnsdist,
-        hops: 2,
-        wire: Wire::Loopback,
-    };
+    let topology = TWO_DNSDIST;
     programs::provide(topology.programs())?;
     let built = topology.start()?;
     let guard = Guard::start(built.namespace(), &GuardOptions::enforce(&["lo"]))?;
