@@ -14,6 +14,7 @@ mod device;
 mod drivers;
 mod ethtool;
 mod events;
+mod exit;
 mod facts;
 mod host;
 mod host_policy;
@@ -23,6 +24,7 @@ mod loops;
 mod metrics;
 mod name;
 mod offenders;
+mod print;
 mod probe;
 mod run;
 mod search;
@@ -34,7 +36,7 @@ mod watch;
 
 use std::{
     env,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     process::ExitCode,
 };
 
@@ -45,9 +47,6 @@ use crate::{
     cli::{Cli, Command},
     config::Config,
 };
-
-/// Exit code for bad usage and bad configuration; clap's own.
-const BAD_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -80,7 +79,7 @@ fn main() -> ExitCode {
 }
 
 fn show(asked: &cli::Top) -> anyhow::Result<()> {
-    print(&top::top(&asked.url, asked.output)?)
+    print::print(&top::top(&asked.url, asked.output)?)
 }
 
 fn probe(asked: cli::Probe) -> ExitCode {
@@ -99,23 +98,19 @@ fn probe(asked: cli::Probe) -> ExitCode {
         max_time: asked.max_time,
     };
     match probe::probe(&wanted, asked.output) {
-        Ok((text, code)) => match print(&text) {
+        Ok((text, code)) => match print::print(&text) {
             Ok(()) => ExitCode::from(code),
             Err(error) => report(Err(error)),
         },
         Err(error) => {
-            let code = if error.is_bad_usage() { BAD_CONFIGURATION } else { 1 };
+            let code = if error.is_bad_usage() {
+                exit::BAD_USAGE
+            } else {
+                exit::FAILED
+            };
             eprintln!("dnsguard: {error}");
             ExitCode::from(code)
         }
-    }
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    match io::stdout().write_all(text.as_bytes()) {
-        // Whoever read it has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
     }
 }
 
@@ -130,7 +125,7 @@ fn detach_all(detach: &cli::Detach) -> anyhow::Result<()> {
 
 fn bad_configuration(error: &config::ConfigError) -> ExitCode {
     eprintln!("{error}");
-    ExitCode::from(BAD_CONFIGURATION)
+    ExitCode::from(exit::BAD_USAGE)
 }
 
 fn report(result: anyhow::Result<()>) -> ExitCode {

@@ -12,7 +12,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::snapshot::{Snapshot, Standing};
+use crate::{
+    print::harmless,
+    snapshot::{Snapshot, Standing},
+};
 
 /// Goes up with every change that breaks a reader.
 const SCHEMA: u32 = 1;
@@ -282,19 +285,6 @@ fn section(f: &mut fmt::Formatter<'_>, title: &str, rows: Vec<(String, Rate)>) -
         )?;
     }
     Ok(())
-}
-
-/// A text that cannot steer a terminal, whoever sent it.
-fn harmless(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for letter in text.chars() {
-        if letter == ' ' || letter.is_ascii_graphic() {
-            shown.push(letter);
-        } else {
-            shown.extend(letter.escape_unicode());
-        }
-    }
-    shown
 }
 
 #[cfg(test)]
