@@ -1,7 +1,7 @@
 //! What kernel object and agent agree on: names and sizes of the maps, and their version.
 
 /// Goes up with every change to a layout or to a map: pins of another version are never reused.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Array of one [`crate::policy::Control`].
 pub const CONTROL: &str = "CONTROL";
@@ -24,7 +24,8 @@ pub const EVENTS: &str = "EVENTS";
 pub const METERS: &str = "METERS";
 /// Array of [`crate::budget::LinkBudget`].
 pub const LINKS: &str = "LINKS";
-/// Per-CPU array of [`crate::counter::RowCount`]; the index is the row of the policy.
+/// Per-CPU array of [`crate::counter::RowCount`], in two banks of [`crate::policy::MAX_ROWS`]; the index is that of
+/// [`crate::policy::Policy::row_slot`].
 pub const ROWS: &str = "ROWS";
 /// Per-CPU array of two [`crate::sample::Sampler`]; the index is the kind of the sample.
 pub const SAMPLERS: &str = "SAMPLERS";

@@ -52,6 +52,8 @@ pub struct Case {
     pub asked: bool,
     /// Of a response: what is known of its query, a [`Settled`].
     pub settled: u8,
+    /// The slot of `POLICIES` that it is judged by.
+    pub policy: u8,
 }
 
 /// Where and when a packet is seen.

@@ -1,15 +1,16 @@
 //! The operator's policy in the form in which the kernel reads it.
 //!
 //! The agent writes a whole [`Policy`] into the slot of `POLICIES` that is not in use, then switches
-//! [`Control::active`]: what is read is one whole policy or the other. A packet that is being judged at that very moment
-//! may meet one at one step and the other at the next.
+//! [`Control::active`]. A packet is judged by the slot that it met first from its beginning to its end, and the agent
+//! writes into a slot only when no packet is left that began before the last switch: what judges a packet is one whole
+//! policy or the other.
 
 use crate::{
     address::{Address, Prefix},
     budget::{LinkRules, Rate, Row, ZONES},
     hygiene::Hygiene,
     judge::Rules,
-    key::Secret,
+    key::{Key, Secret},
 };
 
 /// Address ranges that a policy can trust.
@@ -18,6 +19,8 @@ pub const MAX_TRUSTED: usize = 32;
 pub const MAX_ROWS: usize = 64;
 /// Address ranges that its rows and its hygiene can name together.
 pub const MAX_RANGES: usize = 256;
+/// Keys that the operator can allow.
+pub const MAX_ALLOWED: usize = 32;
 /// Words of the port set.
 const PORT_WORDS: usize = 65_536 / 64;
 
@@ -89,6 +92,10 @@ pub struct Policy {
     pub link: LinkRules,
     rows: [Row; MAX_ROWS],
     ranges: [Prefix; MAX_RANGES],
+    /// The bank of `ROWS` in which its rows are counted: 0 or 1.
+    row_bank: u32,
+    allowed_count: u32,
+    allowed: [Key; MAX_ALLOWED],
 }
 
 /// Ranges of the policy: the first, and how many.
@@ -148,6 +155,9 @@ impl Policy {
             link: LinkRules::NONE,
             rows: [Row::NONE; MAX_ROWS],
             ranges: [Prefix::new([0; 16], 128); MAX_RANGES],
+            row_bank: 0,
+            allowed_count: 0,
+            allowed: [Key(0); MAX_ALLOWED],
         }
     }
 
@@ -176,6 +186,40 @@ impl Policy {
     #[inline(always)]
     pub const fn row_count(&self) -> u32 {
         self.row_count
+    }
+
+    /// Counts its rows in this bank of `ROWS`: two policies whose rows mean different things never share one.
+    pub const fn count_in(&mut self, bank: u32) {
+        self.row_bank = bank & 1;
+    }
+
+    /// Where in `ROWS` the row with this number is counted.
+    #[inline(always)]
+    pub const fn row_slot(&self, index: u32) -> u32 {
+        (self.row_bank & 1) * MAX_ROWS as u32 + (index & (MAX_ROWS as u32 - 1))
+    }
+
+    /// Allows a key: it is only watched, whatever the mode. False if there is no room for it.
+    pub fn allow(&mut self, key: Key) -> bool {
+        let Some(slot) = self.allowed.get_mut(self.allowed_count as usize) else {
+            return false;
+        };
+        *slot = key;
+        self.allowed_count += 1;
+        true
+    }
+
+    /// Whether the operator has allowed this key.
+    #[inline(always)]
+    pub fn allows(&self, key: Key) -> bool {
+        let mut allowed = false;
+        for index in 0..MAX_ALLOWED {
+            if index as u32 >= self.allowed_count {
+                break;
+            }
+            allowed |= self.allowed[index] == key;
+        }
+        allowed
     }
 
     /// Adds ranges for a row or for hygiene. `None` if there is no room for them.
@@ -311,6 +355,24 @@ mod tests {
     #[test]
     fn a_fresh_policy_trusts_nobody() {
         assert!(!policy().trusts(&Address::default()));
+    }
+
+    #[test]
+    fn what_is_allowed_is_those_keys_and_no_others() {
+        let mut policy = policy();
+        assert!(!policy.allows(Key(0)) && !policy.allows(Key(7)));
+        assert!((1..=MAX_ALLOWED as u64).all(|number| policy.allow(Key(number))));
+        assert!(!policy.allow(Key(99)));
+        assert!(policy.allows(Key(1)) && policy.allows(Key(MAX_ALLOWED as u64)));
+        assert!(!policy.allows(Key(0)) && !policy.allows(Key(99)));
+    }
+
+    #[test]
+    fn the_banks_of_rows_do_not_meet() {
+        let mut policy = policy();
+        assert_eq!((policy.row_slot(0), policy.row_slot(63)), (0, 63));
+        policy.count_in(1);
+        assert_eq!((policy.row_slot(0), policy.row_slot(63)), (64, 127));
     }
 
     #[test]

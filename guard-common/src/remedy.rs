@@ -149,10 +149,10 @@ pub struct Held {
     pub held_in_hold: u32,
 }
 
-/// Decides what happens to a held query. `client` is asked only if everything else speaks for an answer, and tells
+/// Decides what happens to a held query of `key`. `client` is asked only if everything else speaks for an answer, and tells
 /// whether this client may have one more.
 #[inline(always)]
-pub fn remedy(policy: &Policy, held: &Held, client: impl FnOnce() -> bool) -> (Verdict, Reason) {
+pub fn remedy(policy: &Policy, key: Key, held: &Held, client: impl FnOnce() -> bool) -> (Verdict, Reason) {
     let (answer, reason) = if matches!(policy.action(), Action::Drop) {
         (false, Reason::Loop)
     } else if !held.trusted || held.source_port < FIRST_CLIENT_PORT {
@@ -164,7 +164,12 @@ pub fn remedy(policy: &Policy, held: &Held, client: impl FnOnce() -> bool) -> (V
     } else {
         (true, Reason::Loop)
     };
-    (carried_out(policy.mode(), answer), reason)
+    let mode = if policy.allows(key) {
+        Mode::Observe
+    } else {
+        policy.mode()
+    };
+    (carried_out(mode, answer), reason)
 }
 
 /// Decides what happens to a query that is shed: it is answered under the same conditions as a held one.
@@ -305,6 +310,7 @@ mod tests {
         policy
     }
 
+    const KEY: Key = Key(5);
     const HELD: Held = Held {
         trusted: true,
         source_port: 40_000,
@@ -315,7 +321,7 @@ mod tests {
     #[test]
     fn only_a_plain_query_of_a_trusted_client_is_answered() {
         let policy = policy(Mode::Enforce, Action::Answer);
-        let of = |held: Held| remedy(&policy, &held, || true);
+        let of = |held: Held| remedy(&policy, KEY, &held, || true);
         assert_eq!(of(HELD), (Verdict::Answer, Reason::Loop));
         assert_eq!(of(Held { trusted: false, ..HELD }), (Verdict::Drop, Reason::Untrusted));
         assert_eq!(
@@ -339,20 +345,40 @@ mod tests {
             }),
             (Verdict::Drop, Reason::Silenced)
         );
-        assert_eq!(remedy(&policy, &HELD, || false), (Verdict::Drop, Reason::Silenced));
+        assert_eq!(remedy(&policy, KEY, &HELD, || false), (Verdict::Drop, Reason::Silenced));
+    }
+
+    #[test]
+    fn an_allowed_key_is_only_watched() {
+        let mut policy = policy(Mode::Enforce, Action::Answer);
+        assert!(policy.allow(KEY));
+        assert_eq!(
+            remedy(&policy, KEY, &HELD, || true),
+            (Verdict::WouldAnswer, Reason::Loop)
+        );
+        assert_eq!(remedy(&policy, Key(6), &HELD, || true), (Verdict::Answer, Reason::Loop));
     }
 
     #[test]
     fn observing_touches_nothing() {
         let policy = policy(Mode::Observe, Action::Answer);
-        assert_eq!(remedy(&policy, &HELD, || true), (Verdict::WouldAnswer, Reason::Loop));
-        assert_eq!(remedy(&policy, &HELD, || false), (Verdict::WouldDrop, Reason::Silenced));
+        assert_eq!(
+            remedy(&policy, KEY, &HELD, || true),
+            (Verdict::WouldAnswer, Reason::Loop)
+        );
+        assert_eq!(
+            remedy(&policy, KEY, &HELD, || false),
+            (Verdict::WouldDrop, Reason::Silenced)
+        );
     }
 
     #[test]
     fn dropping_asks_nobody() {
         let policy = policy(Mode::Enforce, Action::Drop);
-        assert_eq!(remedy(&policy, &HELD, || unreachable!()), (Verdict::Drop, Reason::Loop));
+        assert_eq!(
+            remedy(&policy, KEY, &HELD, || unreachable!()),
+            (Verdict::Drop, Reason::Loop)
+        );
     }
 
     #[test]

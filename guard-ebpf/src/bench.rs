@@ -148,9 +148,9 @@ pub(crate) fn sheds_connection(desk: &mut Desk, link: u32) -> bool {
 
 /// Takes from a link-local budget what a packet needs that is never shed.
 #[inline(always)]
-pub(crate) fn charge(link: u32, ifindex: u32, packets: u32) {
+pub(crate) fn charge(link: u32, ifindex: u32, packets: u32, slot: u32) {
     if link != NO_LINK {
-        judge_charge(link, ifindex, packets);
+        judge_charge(link, ifindex, packets, slot);
     }
 }
 
@@ -173,22 +173,16 @@ pub(crate) fn now_ns(policy: &Policy) -> u64 {
     }
 }
 
-/// The RCODE that the policy in force answers with.
+/// The policy in a slot. A packet is judged by the same one from its beginning to its end.
 #[inline(always)]
-pub(crate) fn rcode() -> u32 {
-    policy().map_or(0, |policy| policy.rcode)
+pub(crate) fn policy(slot: u32) -> Option<&'static Policy> {
+    POLICIES.get(slot & 1)
 }
 
-/// The policy in force.
+/// Whether the policy in a slot trusts this address.
 #[inline(always)]
-pub(crate) fn policy() -> Option<&'static Policy> {
-    POLICIES.get(CONTROL.get(0)?.active & 1)
-}
-
-/// Whether the policy in force trusts this address.
-#[inline(always)]
-pub(crate) fn trusts(address: &Address) -> bool {
-    judge_trusts(address) == 1
+pub(crate) fn trusts(address: &Address, slot: u32) -> bool {
+    judge_trusts(address, slot) == 1
 }
 
 #[unsafe(no_mangle)]
@@ -198,7 +192,9 @@ extern "C" fn judge_query(case: *mut Case, ruling: *mut Ruling) -> u32 {
     let (Some(case), Some(ruling)) = (unsafe { case.as_mut() }, unsafe { ruling.as_mut() }) else {
         return 0;
     };
-    let Some(policy) = policy() else { return 0 };
+    let Some(policy) = policy(case.policy.into()) else {
+        return 0;
+    };
     let now = Ticks::from_ns(case.now_ns);
     let place = Place::new(case.subject.ifindex, case.subject.egress);
     let plain = (case.plain as u32) << PLAIN_SHIFT;
@@ -247,7 +243,9 @@ extern "C" fn judge_spelled(desk: *mut Desk) -> u32 {
     let Some(desk) = (unsafe { desk.as_mut() }) else {
         return 0;
     };
-    let Some(policy) = policy() else { return 0 };
+    let Some(policy) = policy(desk.case.policy.into()) else {
+        return 0;
+    };
     let digest = desk.spelled.spelling.digest;
     desk.spelled.ours = !desk.case.plain && judge_knows(digest, desk.case.subject.key.0) == 1;
     let case = &desk.case;
@@ -293,6 +291,14 @@ extern "C" fn judge_remember(desk: *const Desk) -> u32 {
         return 0;
     };
     let (key, digest, flow) = (desk.case.subject.key, desk.spelled.spelling.flipped, desk.case.flow);
+    let Some(policy) = policy(desk.case.policy.into()) else {
+        return 0;
+    };
+    // A key that the operator has allowed is only watched.
+    if policy.allows(key) {
+        judge_unmark(key.0, desk.spelled.spelling.digest, digest, 0);
+        return 0;
+    }
     let Some(line) = MARKS.get_ptr_mut(mark_line(digest)) else {
         return 0;
     };
@@ -361,7 +367,9 @@ extern "C" fn judge_answer(case: *const Case, ruling: *mut Ruling) -> u32 {
     let (Some(case), Some(ruling)) = (unsafe { case.as_ref() }, unsafe { ruling.as_mut() }) else {
         return 0;
     };
-    let Some(policy) = policy() else { return 0 };
+    let Some(policy) = policy(case.policy.into()) else {
+        return 0;
+    };
     let Some(bucket) = KEYS.get_ptr_mut(key_bucket(case.subject.key)) else {
         return 0;
     };
@@ -407,9 +415,11 @@ extern "C" fn judge_sentence(held: *const Held, case: *const Case, ruling: *cons
     let (Some(held), Some(case), Some(ruling)) = (unsafe { (held.as_ref(), case.as_ref(), ruling.as_ref()) }) else {
         return 0;
     };
-    let Some(policy) = policy() else { return 0 };
+    let Some(policy) = policy(case.policy.into()) else {
+        return 0;
+    };
     let Some(control) = CONTROL.get(0) else { return 0 };
-    let (verdict, reason) = remedy(policy, held, || {
+    let (verdict, reason) = remedy(policy, case.subject.key, held, || {
         let tag = client_tag(case.subject.key, case.client.address, &control.secret);
         judge_spend(tag, ruling.until.0, policy.answers_per_client) == 1
     });
@@ -425,21 +435,27 @@ extern "C" fn judge_shed(held: *const Held, desk: *const Desk) -> u32 {
     let (Some(held), Some(desk)) = (unsafe { held.as_ref() }, unsafe { desk.as_ref() }) else {
         return 0;
     };
-    let Some(policy) = policy() else { return 0 };
+    let Some(policy) = policy(desk.case.policy.into()) else {
+        return 0;
+    };
     let Some(control) = CONTROL.get(0) else { return 0 };
     let second = Ticks::from_ns(desk.case.now_ns).0 >> SECOND_SHIFT;
     let verdict = remedy_of_shed(policy, &desk.shed, held, || {
         let tag = desk.shed.client_tag(desk.case.client.address, &control.secret);
         judge_spend(tag, second, policy.answers_per_client) == 1
-            && judge_answers(desk.shed.tag(&control.secret), desk.case.now_ns) == 1
+            && judge_answers(
+                desk.shed.tag(&control.secret),
+                desk.case.now_ns,
+                desk.case.policy.into(),
+            ) == 1
     });
     verdict as u32
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn judge_answers(tag: u64, now_ns: u64) -> u32 {
-    let Some(policy) = policy() else { return 0 };
+extern "C" fn judge_answers(tag: u64, now_ns: u64, slot: u32) -> u32 {
+    let Some(policy) = policy(slot) else { return 0 };
     let Some(line) = METERS.get_ptr_mut(meter_line(tag)) else {
         return 0;
     };
@@ -471,12 +487,14 @@ extern "C" fn judge_hygiene(case: *const Case, shed: *mut Shed) -> u32 {
     let (Some(case), Some(shed)) = (unsafe { case.as_ref() }, unsafe { shed.as_mut() }) else {
         return 0;
     };
-    let Some(policy) = policy() else { return 0 };
+    let Some(policy) = policy(case.policy.into()) else {
+        return 0;
+    };
     let breach = policy.hygiene.breach(
         &case.subject,
         case.wants_recursion,
         case.same_host,
-        |ranges, address| judge_holds(ranges.number(), address) == 1,
+        |ranges, address| judge_holds(ranges.number(), address, case.policy.into()) == 1,
     );
     match breach {
         Some(breach) => decided(shed, breach),
@@ -492,12 +510,12 @@ const fn decided(shed: &mut Shed, by: Shed) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn judge_holds(ranges: u32, address: *const Address) -> u32 {
+extern "C" fn judge_holds(ranges: u32, address: *const Address, slot: u32) -> u32 {
     // SAFETY: as above.
     let Some(address) = (unsafe { address.as_ref() }) else {
         return 0;
     };
-    let Some(policy) = policy() else { return 0 };
+    let Some(policy) = policy(slot) else { return 0 };
     policy.holds(Ranges::from_number(ranges), address) as u32
 }
 
@@ -509,7 +527,9 @@ extern "C" fn judge_rows(case: *const Case, shed: *mut Shed) -> u32 {
     let (Some(case), Some(shed)) = (unsafe { case.as_ref() }, unsafe { shed.as_mut() }) else {
         return 0;
     };
-    let Some(policy) = policy() else { return 0 };
+    let Some(policy) = policy(case.policy.into()) else {
+        return 0;
+    };
     let count = policy.row_count();
     for index in 0..MAX_ROWS as u32 {
         if index >= count {
@@ -529,18 +549,20 @@ extern "C" fn judge_row(case: *const Case, index: u32, shed: *mut Shed) -> u32 {
     let (Some(case), Some(shed)) = (unsafe { case.as_ref() }, unsafe { shed.as_mut() }) else {
         return 0;
     };
-    let Some(policy) = policy() else { return 0 };
+    let Some(policy) = policy(case.policy.into()) else {
+        return 0;
+    };
     let Some(row) = policy.row(index) else { return 0 };
     let tag = judge_tag(case, index);
     if tag == 0 {
         return 0;
     }
     let destinations = row.destinations();
-    if !destinations.is_empty() && judge_holds(destinations.number(), &case.subject.server) == 0 {
+    if !destinations.is_empty() && judge_holds(destinations.number(), &case.subject.server, case.policy.into()) == 0 {
         return 0;
     }
-    let within = judge_meter(tag, index, case.now_ns, case.packets) == 1;
-    if let Some(count) = ROWS.get_ptr_mut(index) {
+    let within = judge_meter(tag, index, case.now_ns, case.packets, case.policy.into()) == 1;
+    if let Some(count) = ROWS.get_ptr_mut(policy.row_slot(index)) {
         // SAFETY: a live slot of this CPU.
         unsafe {
             if within {
@@ -570,7 +592,7 @@ extern "C" fn judge_tag(case: *const Case, index: u32) -> u64 {
     let Some(case) = (unsafe { case.as_ref() }) else {
         return 0;
     };
-    let (Some(policy), Some(control)) = (policy(), CONTROL.get(0)) else {
+    let (Some(policy), Some(control)) = (policy(case.policy.into()), CONTROL.get(0)) else {
         return 0;
     };
     let Some(row) = policy.row(index) else { return 0 };
@@ -579,8 +601,8 @@ extern "C" fn judge_tag(case: *const Case, index: u32) -> u64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn judge_meter(tag: u64, index: u32, now_ns: u64, packets: u32) -> u32 {
-    let Some(policy) = policy() else { return 1 };
+extern "C" fn judge_meter(tag: u64, index: u32, now_ns: u64, packets: u32, slot: u32) -> u32 {
+    let Some(policy) = policy(slot) else { return 1 };
     let Some(row) = policy.row(index) else { return 1 };
     let Some(line) = METERS.get_ptr_mut(meter_line(tag)) else {
         return 1;
@@ -605,7 +627,9 @@ extern "C" fn judge_link(case: *const Case, exempt: u32, link: u32, shed: *mut S
     let (Some(case), Some(shed)) = (unsafe { case.as_ref() }, unsafe { shed.as_mut() }) else {
         return 0;
     };
-    let Some(policy) = policy() else { return 0 };
+    let Some(policy) = policy(case.policy.into()) else {
+        return 0;
+    };
     let Some(control) = CONTROL.get(0) else { return 0 };
     let Some(budget) = LINKS.get_ptr_mut(Link::unpack(link).index) else {
         return PASSES;
@@ -662,8 +686,8 @@ extern "C" fn judge_link(case: *const Case, exempt: u32, link: u32, shed: *mut S
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn judge_charge(link: u32, ifindex: u32, packets: u32) -> u32 {
-    let Some(policy) = policy() else { return 0 };
+extern "C" fn judge_charge(link: u32, ifindex: u32, packets: u32, slot: u32) -> u32 {
+    let Some(policy) = policy(slot) else { return 0 };
     let link = Link::unpack(link);
     let Some(budget) = LINKS.get_ptr_mut(link.index) else {
         return 0;
@@ -753,11 +777,11 @@ extern "C" fn judge_settle(flow: u64) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn judge_trusts(address: *const Address) -> u32 {
+extern "C" fn judge_trusts(address: *const Address, slot: u32) -> u32 {
     // SAFETY: as above.
     let Some(address) = (unsafe { address.as_ref() }) else {
         return 0;
     };
-    let Some(policy) = policy() else { return 0 };
+    let Some(policy) = policy(slot) else { return 0 };
     policy.trusts(address) as u32
 }

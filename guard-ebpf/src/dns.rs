@@ -17,7 +17,7 @@ use crate::{
     bench::{self, Desk},
     door::{Door, Headers},
     event::{self, Sighted},
-    maps::{CONTROL, DeviceCounters, POLICIES},
+    maps::{CONTROL, DeviceCounters},
 };
 
 /// What [`read`] and [`act`] return for a packet that goes on.
@@ -45,9 +45,10 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
         return PASS;
     };
     let Some(control) = CONTROL.get(0) else { return PASS };
-    let Some(policy) = POLICIES.get(control.active & 1) else {
+    let Some(policy) = bench::policy(headers.slot()) else {
         return PASS;
     };
+    case.policy = headers.slot() as u8;
     let sight = Sight {
         ifindex: door.ifindex(),
         egress: headers.is_egress(),
@@ -169,7 +170,7 @@ pub(crate) fn act<D: Door>(door: &D, headers: Headers, desk: *mut Desk) -> u32 {
         held_in_hold: ruling.held_in_hold,
     };
     let verdict = if ruling.held || desk.shed.is_shed() {
-        held.trusted = bench::trusts(&source);
+        held.trusted = bench::trusts(&source, headers.slot());
         let (verdict, reason) = if ruling.held {
             bench::sentence(&held, &desk.case, ruling)
         } else {
@@ -206,5 +207,6 @@ pub(crate) fn plan<D: Door>(door: &D, headers: Headers, remark: u32) -> Option<P
     let message = Message::read_by(&frame, start, end, |at| door.name(at)).ok()?;
     let checksum = door.checksum(&frame, &packet, end - packet.transport_at);
     let remark = Remark::from_u32(remark);
-    Plan::new(&frame, &packet, &message, bench::rcode(), remark, checksum)
+    let rcode = bench::policy(headers.slot())?.rcode;
+    Plan::new(&frame, &packet, &message, rcode, remark, checksum)
 }

@@ -30,8 +30,8 @@ pub(crate) trait Door {
     /// Packets on the wire: a GSO packet is several.
     fn packets(&self) -> u32;
 
-    /// The link-local service under a budget that the packet goes to: [`NO_LINK`], or a [`Link`].
-    fn link(&self) -> u32;
+    /// The link-local service under a budget that the packet goes to, by the policy in a slot: [`NO_LINK`], or a [`Link`].
+    fn link(&self, slot: u32) -> u32;
 
     /// The name at an offset.
     fn name(&self, name_at: usize) -> Result<Name, Unreadable>;
@@ -97,7 +97,7 @@ impl Link {
     }
 }
 
-/// A [`Packet`] and its direction in two numbers, to hand them to a function.
+/// A [`Packet`], its direction and the slot of the policy it is judged by in two numbers, to hand them to a function.
 #[derive(Clone, Copy)]
 pub(crate) struct Headers {
     pub(crate) offsets: u64,
@@ -106,18 +106,25 @@ pub(crate) struct Headers {
 
 impl Headers {
     #[inline(always)]
-    pub(crate) const fn pack(packet: &Packet, egress: bool) -> Self {
+    pub(crate) const fn pack(packet: &Packet, egress: bool, slot: u32) -> Self {
         let v6 = matches!(packet.family, Family::V6) as u64;
         let tcp = matches!(packet.transport, Transport::Tcp) as u64;
         Self {
             offsets: packet.ip_len as u64
                 | (packet.ip_at as u64) << 32
                 | (packet.transport_at as u64) << 40
+                | ((slot & 1) as u64) << 60
                 | (egress as u64) << 61
                 | v6 << 62
                 | tcp << 63,
             ports: (packet.source_port as u32) << 16 | packet.destination_port as u32,
         }
+    }
+
+    /// The slot of `POLICIES` that the packet is judged by.
+    #[inline(always)]
+    pub(crate) const fn slot(self) -> u32 {
+        (self.offsets >> 60 & 1) as u32
     }
 
     /// Whether the packet is leaving.

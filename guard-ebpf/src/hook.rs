@@ -17,14 +17,17 @@ use crate::{
     bench::{self, Desk},
     dns,
     door::{Door, Headers, Link, NO_LINK},
-    maps::{CONTROL, DESKS, DeviceCounters, POLICIES},
+    maps::{CONTROL, DESKS, DeviceCounters},
 };
 
 /// Judges one packet; tells what the program is to return.
 #[inline(always)]
 pub(crate) fn judge<D: Door>(door: &D) -> u32 {
+    let Some(control) = CONTROL.get(0) else { return D::PASS };
+    // Read once: whatever the agent switches to meanwhile is for the next packet.
+    let slot = control.active & 1;
     // A packet to a link-local service counts, whatever it is.
-    let link = if D::EGRESS { door.link() } else { NO_LINK };
+    let link = if D::EGRESS { door.link(slot) } else { NO_LINK };
     let packet = match Packet::walk(&door.frame()) {
         Ok(packet) => packet,
         Err(stop) => {
@@ -37,15 +40,14 @@ pub(crate) fn judge<D: Door>(door: &D) -> u32 {
                     Counter::BadHeader
                 });
             }
-            return pass(door, link);
+            return pass(door, link, slot);
         }
     };
-    let Some(control) = CONTROL.get(0) else { return D::PASS };
-    let Some(policy) = POLICIES.get(control.active & 1) else {
+    let Some(policy) = bench::policy(slot) else {
         return D::PASS;
     };
     if !policy.has_port(packet.destination_port) && !policy.has_port(packet.source_port) {
-        return pass(door, link);
+        return pass(door, link, slot);
     }
     let Some(desk) = DESKS.get_ptr_mut(0) else {
         return D::PASS;
@@ -59,7 +61,7 @@ pub(crate) fn judge<D: Door>(door: &D) -> u32 {
     desk.ruling.marks = false;
     desk.ruling.note = Note::None;
     // One after the other and not one in the other: together, their variables do not fit the stack of a program.
-    let headers = Headers::pack(&packet, D::EGRESS);
+    let headers = Headers::pack(&packet, D::EGRESS, slot);
     let acts = match door.read(headers, &mut desk.case) {
         dns::QUERY => {
             let mut worth_acting = bench::query(&mut desk.case, &mut desk.ruling);
@@ -75,14 +77,14 @@ pub(crate) fn judge<D: Door>(door: &D) -> u32 {
                 door.act(headers, desk);
             }
             restore(door, headers, desk);
-            return pass(door, link);
+            return pass(door, link, slot);
         }
         dns::ERROR => {
             restore(door, headers, desk);
-            return pass(door, link);
+            return pass(door, link, slot);
         }
         dns::CONNECTION => bench::sheds_connection(desk, link),
-        _ => return pass(door, link),
+        _ => return pass(door, link, slot),
     };
     let does = if acts { door.act(headers, desk) } else { dns::PASS };
     let is_query = desk.case.name_len != 0;
@@ -149,9 +151,9 @@ fn forget(desk: &Desk, is_query: bool) {
 
 /// Lets a packet go on that nobody sheds.
 #[inline(always)]
-fn pass<D: Door>(door: &D, link: u32) -> u32 {
+fn pass<D: Door>(door: &D, link: u32, slot: u32) -> u32 {
     if D::EGRESS {
-        bench::charge(link, door.ifindex(), door.packets());
+        bench::charge(link, door.ifindex(), door.packets(), slot);
     }
     D::PASS
 }

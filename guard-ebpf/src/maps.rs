@@ -61,9 +61,9 @@ pub(crate) static METERS: Array<MeterLine, METER_LINES> = Array::new();
 #[btf_map]
 pub(crate) static LINKS: Array<LinkBudget, MAX_LINKS> = Array::new();
 
-/// What each row of the policy counted.
+/// What each row of the policy counted, in one of two banks.
 #[btf_map]
-pub(crate) static ROWS: PerCpuArray<RowCount, MAX_ROWS> = PerCpuArray::new();
+pub(crate) static ROWS: PerCpuArray<RowCount, { 2 * MAX_ROWS }> = PerCpuArray::new();
 
 /// Which queries are shown: of all, and of those that are shed.
 #[btf_map]

@@ -98,9 +98,9 @@ impl<const EGRESS: bool> Door for TcDoor<EGRESS> {
     }
 
     #[inline(always)]
-    fn link(&self) -> u32 {
-        match bench::policy() {
-            Some(policy) if !policy.link.is_empty() => tc_link(self.0),
+    fn link(&self, slot: u32) -> u32 {
+        match bench::policy(slot) {
+            Some(policy) if !policy.link.is_empty() => tc_link(self.0, slot),
             _ => NO_LINK,
         }
     }
@@ -245,9 +245,11 @@ extern "C" fn tc_zone(context: *mut __sk_buff, name: u64, name_at: u32, labels: 
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tc_link(context: *mut __sk_buff) -> u32 {
+extern "C" fn tc_link(context: *mut __sk_buff, slot: u32) -> u32 {
     let door = TcDoor::<true>(context);
-    let Some(policy) = bench::policy() else { return NO_LINK };
+    let Some(policy) = bench::policy(slot) else {
+        return NO_LINK;
+    };
     let Some(index) = policy.link.link_of(door.ifindex()) else {
         return NO_LINK;
     };

@@ -67,7 +67,7 @@ impl Door for XdpDoor {
 
     /// Packets that leave do not come here.
     #[inline(always)]
-    fn link(&self) -> u32 {
+    fn link(&self, _slot: u32) -> u32 {
         NO_LINK
     }
 

@@ -281,6 +281,7 @@ const EMPTY: Case = Case {
     sighting: 0,
     asked: false,
     settled: 0,
+    policy: 0,
 };
 
 /// What there is for a key that has no slot in its bucket.

@@ -35,7 +35,11 @@ impl Door {
         let (flow, now) = (case.flow as u32, Ticks::from_ns(case.now_ns));
         let (key, marked) = (case.subject.key, spelling.flipped);
         let look = Look::new(marked, key);
-        let room = self.tables.marks(marked).remember(look, flow, nonce, now);
+        let room = if self.policy.allows(key) {
+            Room::TakenByItself
+        } else {
+            self.tables.marks(marked).remember(look, flow, nonce, now)
+        };
         let has_room = room == Room::Found;
         if has_room {
             self.tables.flow(case.flow).mark(flow);

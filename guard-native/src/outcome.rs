@@ -105,7 +105,7 @@ impl Door {
         let tag = client_tag(case.subject.key, case.client.address, &self.secret);
         let limit = self.policy.answers_per_client;
         let tables = &mut self.tables;
-        remedy(&self.policy, held, || {
+        remedy(&self.policy, case.subject.key, held, || {
             tables.allowance(tag).spend(tag as u32, ruling.until, limit)
         })
     }

@@ -176,8 +176,7 @@ fn start(
     let compiled = host.compile(kernel)?;
     // In this order: a policy of long ago must not come back to life with the lease, and what was counted till now
     // belongs to other rows.
-    let generation = kernel.switch(&compiled.policy)?;
-    kernel.clear_rows()?;
+    let (generation, _) = kernel.replace(&compiled.policy, 0)?;
     let lease_until_ns = monotonic_ns()? + nanoseconds(config.lease);
     kernel.lease(lease_until_ns)?;
     let samples = datapath.take_samples()?;
@@ -386,9 +385,9 @@ impl Agent {
         }
         let keys: Vec<_> = self.loops.keys().collect();
         for key in keys {
-            match self.kernel.held(key) {
-                Ok(Some(held)) => self.loops.on_held(key, held, now_ns),
-                Ok(None) => {}
+            match self.kernel.state(key) {
+                Ok(Some(state)) if state.is_open() => self.loops.on_held(key, state.held(), now_ns),
+                Ok(_) => {}
                 Err(error) => debug!("{error}"),
             }
         }

@@ -46,7 +46,7 @@ pub(crate) struct Snapshot {
 }
 
 /// A breaker that is open. Moments are nanoseconds of the monotonic clock.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OpenLoop {
     /// The key.
     pub(crate) key: u64,
@@ -54,8 +54,16 @@ pub(crate) struct OpenLoop {
     pub(crate) name: String,
     /// The QTYPE.
     pub(crate) qtype: String,
+    /// The QCLASS.
+    pub(crate) qclass: String,
     /// Name of the interface on which it tripped.
     pub(crate) device: String,
+    /// Whether a mark came back, or it only looks like a loop.
+    pub(crate) proof: &'static str,
+    /// What speaks for it.
+    pub(crate) evidence: &'static str,
+    /// The servers that form it, as far as they were seen.
+    pub(crate) servers: Vec<std::net::SocketAddr>,
     /// When it opened.
     pub(crate) since_ns: u64,
     /// When its hold ends.

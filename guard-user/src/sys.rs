@@ -77,6 +77,44 @@ pub(crate) fn packets_lost(socket: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(counts.tp_drops)
 }
 
+/// Waits until every program that the kernel is running in a packet's path at this moment has ended: the command is
+/// `synchronize_rcu` (kernel/sched/membarrier.c), and such programs run within an RCU read-side section.
+///
+/// # Errors
+///
+/// What `membarrier` says: `EINVAL` on kernels with `nohz_full` CPUs, `ENOSYS` where it was left out.
+pub(crate) fn wait_for_running_programs() -> io::Result<()> {
+    // SAFETY: the system call takes three numbers and touches no memory of ours.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    Errno::result(result)?;
+    Ok(())
+}
+
+/// Groups of the peer of a Unix socket, as of the moment when it connected (`SO_PEERGROUPS`, net/core/sock.c).
+///
+/// # Errors
+///
+/// What `getsockopt` says.
+pub(crate) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<libc::gid_t>> {
+    // `NGROUPS_MAX` (include/uapi/linux/limits.h): no process has more.
+    let mut groups: Vec<libc::gid_t> = vec![0; 65_536];
+    let mut length = (groups.len() * size_of::<libc::gid_t>()) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, which is the size of `groups`, plain integers, and puts into
+    // `length` how many it wrote.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERGROUPS,
+            groups.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    Errno::result(result)?;
+    groups.truncate(length as usize / size_of::<libc::gid_t>());
+    Ok(groups)
+}
+
 /// Where a driver is asked by `SIOCETHTOOL`, and where it answers: the question lies at the beginning, and the answer
 /// overwrites it.
 ///

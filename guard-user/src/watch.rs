@@ -33,6 +33,8 @@ pub(crate) struct Watch {
     watches: Vec<bool>,
     rows: Vec<BudgetRow>,
     counts: Vec<BudgetTotal>,
+    /// What budgets of these names counted under the configurations before this one.
+    before: BTreeMap<String, BudgetTotal>,
     /// Interface index and name of each link-local budget.
     links: BTreeMap<u32, String>,
     /// What all of them counted.
@@ -48,6 +50,15 @@ pub(crate) struct Watch {
 struct BudgetTotal {
     within: u64,
     over: u64,
+}
+
+impl BudgetTotal {
+    const fn plus(self, other: Self) -> Self {
+        Self {
+            within: self.within + other.within,
+            over: self.over + other.over,
+        }
+    }
 }
 
 impl Watch {
@@ -116,6 +127,7 @@ impl Watch {
             watches,
             rows: compiled.rows.clone(),
             counts: vec![BudgetTotal::default(); config.budgets.len()],
+            before: BTreeMap::new(),
             links,
             link_total: BudgetTotal::default(),
             link_limit: config
@@ -125,6 +137,33 @@ impl Watch {
             rules: rules.into_iter().map(|(rule, ..)| rule).collect(),
             top: config.metrics.top,
         }
+    }
+
+    /// Goes on under another configuration. `ended` is what the rows of the one before have counted to their end. Counts
+    /// go on from where they are by the names of the budgets, storms likewise; returns what there is to tell of those whose
+    /// budget is no more.
+    pub(crate) fn follow(
+        &mut self,
+        config: &Config,
+        compiled: &Compiled,
+        facts: &Facts,
+        suffixes: Suffixes,
+        ended: &[RowCount],
+    ) -> Vec<Event> {
+        let ended = totals(&self.rows, ended, &self.watches);
+        for ((name, _), total) in self.budgets.iter().zip(ended) {
+            let before = self.before.entry(name.clone()).or_default();
+            *before = before.plus(total);
+        }
+        let mut next = Self::new(config, compiled, facts, suffixes);
+        next.before = std::mem::take(&mut self.before);
+        next.before
+            .retain(|name, _| next.budgets.iter().any(|(known, _)| known == name));
+        next.offenders.inherit(&mut self.offenders);
+        next.search.inherit(&mut self.search);
+        let events = next.storms.inherit(&mut self.storms);
+        *self = next;
+        events
     }
 
     /// How many rows of the policy it wants to know the counts of.
@@ -152,7 +191,10 @@ impl Watch {
         device: impl Fn(u32) -> Option<String>,
         now_ns: u64,
     ) -> Vec<Event> {
-        self.counts = totals(&self.rows, rows, &self.watches);
+        let totals = totals(&self.rows, rows, &self.watches);
+        let counts = self.budgets.iter().zip(totals);
+        let counts = counts.map(|((name, _), total)| self.before.get(name).copied().unwrap_or_default().plus(total));
+        self.counts = counts.collect();
         for (place, total) in self.counts.iter().enumerate() {
             let count = Count {
                 offered: total.within + total.over,

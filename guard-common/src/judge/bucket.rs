@@ -86,6 +86,14 @@ impl KeyBucket {
         self.states.get(self.find(key)?)
     }
 
+    /// Forgets `key` and its breaker. False if nothing is known of it.
+    pub fn forget(&mut self, key: Key) -> bool {
+        let Some(slot) = self.find(key) else { return false };
+        self.tags[slot] = Key::default();
+        self.states[slot] = KeyState::default();
+        true
+    }
+
     /// The state in a slot. The number goes through memory that the kernel's verifier does not follow: it would check
     /// everything that comes after once for each slot.
     #[inline(always)]

@@ -10,6 +10,7 @@
 mod breaker;
 mod bucket;
 mod evidence;
+mod insight;
 mod mark;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ mod tests;
 pub use breaker::Note;
 pub use bucket::{KeyBucket, SLOTS, bpf_spin_lock};
 pub use evidence::Evidence;
+pub use insight::{Insight, Phase};
 pub use mark::Spelled;
 
 use crate::{flow::Sighting, time::Ticks};

@@ -69,7 +69,7 @@ fn shapes() -> [(&'static str, usize, usize); 13] {
         (abi::EVENTS, 0, abi::EVENT_BYTES),
         (abi::METERS, size_of::<MeterLine>(), abi::METER_LINES),
         (abi::LINKS, size_of::<LinkBudget>(), MAX_LINKS),
-        (abi::ROWS, size_of::<RowCount>(), MAX_ROWS),
+        (abi::ROWS, size_of::<RowCount>(), 2 * MAX_ROWS),
         (abi::SAMPLERS, size_of::<Sampler>(), 2),
         (abi::SAMPLES, 0, abi::SAMPLE_BYTES),
     ]

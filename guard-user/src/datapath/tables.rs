@@ -3,6 +3,8 @@
 use std::{
     fs::File,
     io::{self, Read as _},
+    thread,
+    time::Duration,
 };
 
 use aya::{
@@ -13,15 +15,21 @@ use aya::{
 use guard_common::{
     abi,
     counter::{Counters, RowCount},
-    judge::KeyBucket,
+    judge::{KeyBucket, KeyState},
     key::{Key, Secret},
     policy::{Control, MAX_ROWS, Policy},
 };
 
+use tracing::debug;
+
 use super::object;
+use crate::sys;
 
 /// Take the value's spin lock while copying it (`BPF_F_LOCK`, include/uapi/linux/bpf.h).
 const LOCKED: u64 = 4;
+
+/// No packet is judged for so long.
+const PACKET: Duration = Duration::from_millis(20);
 
 /// Samples that all CPUs together take of either kind in a 60th of a second before they take fewer: some 4,000 a second.
 /// Of those the ring buffer holds most of a second, and the agent looks four times a second.
@@ -47,6 +55,8 @@ pub(crate) struct Kernel {
     keys: Array<MapData, KeyBucket>,
     counters: PerCpuArray<MapData, Counters>,
     rows: PerCpuArray<MapData, RowCount>,
+    /// The bank of `rows` that is in use.
+    bank: u32,
     cpus: u32,
 }
 
@@ -59,6 +69,7 @@ impl Kernel {
             keys: take(ebpf, abi::KEYS)?,
             counters: take(ebpf, abi::COUNTERS)?,
             rows: take(ebpf, abi::ROWS)?,
+            bank: 0,
             cpus: nr_cpus().unwrap_or(1) as u32,
         };
         let mut control = kernel.control()?;
@@ -95,8 +106,7 @@ impl Kernel {
         })
     }
 
-    /// Puts a policy in force, whole; returns its generation. The kernel copies a map value by words, and slot and
-    /// generation share one.
+    /// Puts a policy in force, whole, whose rows mean what those of the one before it meant; returns its generation.
     pub(crate) fn switch(&mut self, policy: &Policy) -> Result<u32, MapFault> {
         let mut control = self.control()?;
         control.active = (control.active & 1) ^ 1;
@@ -106,9 +116,26 @@ impl Kernel {
             name: abi::POLICIES,
             source,
         };
+        let mut policy = *policy;
+        policy.count_in(self.bank);
+        // What is overwritten is the policy before this one: a packet may still be judged by it.
+        wait_for_running_programs();
         self.policies.set(control.active, policy, 0).map_err(access)?;
+        // The kernel copies a map value by words, and slot and generation share one.
         self.set_control(control)?;
         Ok(control.generation)
+    }
+
+    /// Puts a policy in force, whole, whose rows mean something else, and which begin to count at zero; returns its
+    /// generation, and what the first `row_count` rows of the one before it have counted to their end.
+    pub(crate) fn replace(&mut self, policy: &Policy, row_count: u32) -> Result<(u32, Vec<RowCount>), MapFault> {
+        let before = self.bank;
+        self.bank ^= 1;
+        let switched = self.clear_rows().and_then(|()| self.switch(policy));
+        let generation = switched.inspect_err(|_| self.bank = before)?;
+        wait_for_running_programs();
+        let rows = (0..row_count).map(|index| self.row_in(before, index));
+        Ok((generation, rows.collect::<Result<_, _>>()?))
     }
 
     /// Lets the policy hold until a moment of the monotonic clock.
@@ -130,7 +157,11 @@ impl Kernel {
 
     /// What a row of the policy counted, on all CPUs.
     pub(crate) fn row(&self, index: u32) -> Result<RowCount, MapFault> {
-        let values = self.rows.get(&index, 0);
+        self.row_in(self.bank, index)
+    }
+
+    fn row_in(&self, bank: u32, index: u32) -> Result<RowCount, MapFault> {
+        let values = self.rows.get(&(bank * MAX_ROWS as u32 + index), 0);
         let values = values.map_err(|source| MapFault::Access {
             name: abi::ROWS,
             source,
@@ -142,12 +173,13 @@ impl Kernel {
     }
 
     /// Sets the counts of all rows back: they are those of another policy.
-    pub(crate) fn clear_rows(&mut self) -> Result<(), MapFault> {
+    fn clear_rows(&mut self) -> Result<(), MapFault> {
         let access = |source| MapFault::Access {
             name: abi::ROWS,
             source,
         };
-        for index in 0..MAX_ROWS as u32 {
+        let first = self.bank * MAX_ROWS as u32;
+        for index in first..first + MAX_ROWS as u32 {
             let zeroes = vec![RowCount::default(); self.cpus as usize];
             let zeroes = PerCpuValues::try_from(zeroes).map_err(|error| access(error.into()))?;
             self.rows.set(index, zeroes, 0).map_err(access)?;
@@ -155,17 +187,34 @@ impl Kernel {
         Ok(())
     }
 
-    /// Queries of a key held since its breaker opened; `None` if it is closed.
-    pub(crate) fn held(&self, key: Key) -> Result<Option<u32>, MapFault> {
-        let bucket = self.keys.get(&abi::key_bucket(key), LOCKED);
-        let bucket = bucket.map_err(|source| MapFault::Access {
+    /// What is remembered of a key; `None` if nothing is.
+    pub(crate) fn state(&self, key: Key) -> Result<Option<KeyState>, MapFault> {
+        Ok(self.bucket(key)?.state(key).copied())
+    }
+
+    /// Forgets a key and its breaker. False if nothing was known of it.
+    ///
+    /// The bucket is read and written back, each under its lock: what another CPU notes of its other keys between the two
+    /// is lost. Those are microseconds, and a loop among them is told a packet later.
+    pub(crate) fn forget(&mut self, key: Key) -> Result<bool, MapFault> {
+        let mut bucket = self.bucket(key)?;
+        if !bucket.forget(key) {
+            return Ok(false);
+        }
+        let written = self.keys.set(abi::key_bucket(key), bucket, LOCKED);
+        written.map_err(|source| MapFault::Access {
             name: abi::KEYS,
             source,
         })?;
-        Ok(bucket
-            .state(key)
-            .filter(|state| state.is_open())
-            .map(|state| state.held()))
+        Ok(true)
+    }
+
+    fn bucket(&self, key: Key) -> Result<KeyBucket, MapFault> {
+        let bucket = self.keys.get(&abi::key_bucket(key), LOCKED);
+        bucket.map_err(|source| MapFault::Access {
+            name: abi::KEYS,
+            source,
+        })
     }
 
     /// Bytes of each map.
@@ -183,6 +232,14 @@ impl super::Datapath {
     /// The ring buffer of samples; there is one reader, and nobody wakes him.
     pub(crate) fn take_samples(&mut self) -> Result<RingBuf<MapData>, MapFault> {
         take(&mut self.ebpf, abi::SAMPLES)
+    }
+}
+
+/// Waits until no packet is left that is judged by a policy of before.
+fn wait_for_running_programs() {
+    if let Err(error) = sys::wait_for_running_programs() {
+        debug!("membarrier: {error}; waiting for {} ms instead", PACKET.as_millis());
+        thread::sleep(PACKET);
     }
 }
 

@@ -45,6 +45,8 @@ const GRACE_NS: u64 = 10_000_000_000;
 pub(crate) struct Loops {
     suspects: HashMap<u64, Vec<Server>>,
     open: HashMap<u64, Loop>,
+    /// Keys that the operator has allowed.
+    allowed: Vec<Key>,
     top: Top,
 }
 
@@ -63,6 +65,7 @@ struct Loop {
     qclass: String,
     device: String,
     hook: Hook,
+    evidence: Evidence,
     servers: Vec<SocketAddr>,
     since_ns: u64,
     until_ns: u64,
@@ -86,6 +89,7 @@ impl Loops {
         Self {
             suspects: HashMap::new(),
             open: HashMap::new(),
+            allowed: Vec::new(),
             top: Top::new(top),
         }
     }
@@ -131,6 +135,24 @@ impl Loops {
                 Event::Expire(found.breaker(key, None, now_ns, reason))
             })
             .collect()
+    }
+
+    /// Forgets a breaker that the operator has closed, and returns what there is to tell.
+    pub(crate) fn forget(&mut self, key: Key, by: &str, now_ns: u64) -> Option<Event> {
+        let found = self.open.remove(&key.0)?;
+        let open_ms = now_ns.saturating_sub(found.since_ns) / 1_000_000;
+        let reason = sentence::released_by(&found.name, &found.qtype, open_ms, found.held.total, by);
+        Some(Event::Release(found.breaker(key.0, None, now_ns, reason)))
+    }
+
+    /// These keys go on because they are allowed.
+    pub(crate) fn allow(&mut self, keys: Vec<Key>) {
+        self.allowed = keys;
+    }
+
+    /// Gives so many looped names a series of their own from now on.
+    pub(crate) fn set_top(&mut self, top: usize) {
+        self.top.resize(top);
     }
 
     /// The keys of the open breakers: those to ask the kernel's table about.
@@ -180,8 +202,9 @@ impl Loops {
             .iter()
             .filter(|server| event.at_ns.saturating_sub(server.seen_ns) <= FORGET_NS);
         let servers = fresh.map(|server| server.address).collect();
+        let why = sentence::Why::of(event, self.allowed.contains(&Key(event.key)));
         let found = self.insert(event, Loop::new(event, device, hook, servers));
-        let reason = sentence::trip(&found.name, &found.qtype, &found.servers, &sentence::Why::of(event));
+        let reason = sentence::trip(&found.name, &found.qtype, &found.servers, &why);
         found.breaker(event.key, Some(packet(event)), event.at_ns, reason)
     }
 
@@ -232,6 +255,7 @@ impl Loop {
             qclass: name::qclass(event.qclass).into_owned(),
             device: device.to_owned(),
             hook,
+            evidence: Evidence::from_u8(event.evidence),
             servers,
             since_ns: event.at_ns,
             until_ns: end_of_hold(event),
@@ -286,7 +310,11 @@ impl Loop {
             key,
             name: self.name.clone(),
             qtype: self.qtype.clone(),
+            qclass: self.qclass.clone(),
             device: self.device.clone(),
+            proof: proof(self.evidence),
+            evidence: self.evidence.word(),
+            servers: self.servers.clone(),
             since_ns: self.since_ns,
             until_ns: self.until_ns,
             level: self.level,
@@ -312,7 +340,7 @@ fn packet(event: &KernelEvent) -> Packet {
     let is_trip = matches!(Note::from_u8(event.note), Note::Trip);
     let evidence = Evidence::from_u8(event.evidence);
     Packet {
-        proof: if evidence == Evidence::Mark { PROVEN } else { SUSPECTED },
+        proof: proof(evidence),
         evidence: evidence.word(),
         bits: (event.bits != 0).then_some(event.bits),
         rapid: event.rapid != 0,
@@ -324,6 +352,10 @@ fn packet(event: &KernelEvent) -> Packet {
         from: socket(event.source, event.source_port),
         to: destination(event),
     }
+}
+
+fn proof(evidence: Evidence) -> &'static str {
+    if evidence == Evidence::Mark { PROVEN } else { SUSPECTED }
 }
 
 fn destination(event: &KernelEvent) -> SocketAddr {

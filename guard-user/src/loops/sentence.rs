@@ -11,16 +11,19 @@ pub(super) struct Why {
     bits: u16,
     rapid: bool,
     verdict: Verdict,
+    /// Whether the operator has allowed the key.
+    allowed: bool,
 }
 
 impl Why {
     /// What an event says.
-    pub(super) fn of(event: &KernelEvent) -> Self {
+    pub(super) fn of(event: &KernelEvent, allowed: bool) -> Self {
         Self {
             evidence: Evidence::from_u8(event.evidence),
             bits: event.bits,
             rapid: event.rapid != 0,
             verdict: Verdict::from_u8(event.verdict),
+            allowed,
         }
     }
 }
@@ -50,6 +53,7 @@ pub(super) fn trip(name: &str, qtype: &str, servers: &[SocketAddr], why: &Why) -
         "seems to go"
     };
     let outcome = match why.verdict {
+        Verdict::WouldAnswer | Verdict::WouldDrop if why.allowed => "; it goes on, because it is allowed",
         Verdict::WouldAnswer | Verdict::WouldDrop => "; it goes on, because the mode is observe",
         Verdict::Pass | Verdict::Answer | Verdict::Drop => "",
     };
@@ -72,6 +76,14 @@ pub(super) fn extend(name: &str, qtype: &str, servers: &[SocketAddr], hold_ms: u
 pub(super) fn release(name: &str, qtype: &str, open_ms: u64, held: u64) -> String {
     format!(
         "query {name} {qtype} is answered again, after {} and {held} held queries",
+        seconds(open_ms)
+    )
+}
+
+/// The operator closed a breaker.
+pub(super) fn released_by(name: &str, qtype: &str, open_ms: u64, held: u64, by: &str) -> String {
+    format!(
+        "query {name} {qtype} was released by {by}, after {} and {held} held queries",
         seconds(open_ms)
     )
 }
@@ -114,6 +126,7 @@ mod tests {
             bits: 21,
             rapid: false,
             verdict: Verdict::Answer,
+            allowed: false,
         };
         assert_eq!(
             trip("x.consul.", "A", &servers, &why),
@@ -131,6 +144,7 @@ mod tests {
             bits: 0,
             rapid: true,
             verdict: Verdict::Answer,
+            allowed: false,
         };
         assert_eq!(
             trip("x.consul.", "A", &servers, &why),
@@ -147,6 +161,13 @@ mod tests {
             observed.ends_with("it goes on, because the mode is observe"),
             "{observed}"
         );
+        let why = Why {
+            verdict: Verdict::WouldAnswer,
+            allowed: true,
+            ..why
+        };
+        let allowed = trip("x.consul.", "A", &servers, &why);
+        assert!(allowed.ends_with("it goes on, because it is allowed"), "{allowed}");
     }
 
     #[test]

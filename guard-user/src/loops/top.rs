@@ -52,6 +52,21 @@ impl Top {
         }
     }
 
+    /// With another number of series; those that are too many leave what they have to the others.
+    pub(super) fn resize(&mut self, size: usize) {
+        self.size = size;
+        while self.named.len() > size {
+            let least = self.named.iter().min_by_key(|(label, series)| (series.rank, *label));
+            let Some(label) = least.map(|(label, _)| label.clone()) else {
+                return;
+            };
+            if let Some(series) = self.named.remove(&label) {
+                self.other += series.held;
+                self.away.push_back((label, series.touched_ns));
+            }
+        }
+    }
+
     /// Adds `held` queries of a name, whose breaker has held `total` since it opened, these included.
     pub(super) fn add(&mut self, name: &str, qtype: &str, held: u64, total: u64, now_ns: u64) {
         let label = (name.to_owned(), qtype.to_owned());
@@ -186,6 +201,17 @@ mod tests {
         assert_eq!(names(&top), ["a."]);
         top.add("b.", "A", 1, 2, AWAY_NS);
         assert_eq!(names(&top), ["b."]);
+    }
+
+    #[test]
+    fn fewer_series_lose_nothing() {
+        let mut top = Top::new(3);
+        for (name, held) in [("a.", 10), ("b.", 20), ("c.", 5)] {
+            top.add(name, "A", held, held, 0);
+        }
+        top.resize(1);
+        let named = vec![("b.".to_owned(), "A".to_owned(), 20)];
+        assert_eq!(top.held(), Held { named, other: 15 });
     }
 
     #[test]

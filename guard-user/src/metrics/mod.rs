@@ -151,10 +151,9 @@ mod tests {
                 name: "x.consul.".to_owned(),
                 qtype: "A".to_owned(),
                 device: "lo".to_owned(),
-                since_ns: 0,
                 until_ns: 1,
-                level: 0,
                 held: 7,
+                ..OpenLoop::default()
             }],
             held: Held {
                 named: vec![("x\\\".consul.".to_owned(), "A".to_owned(), 7)],

@@ -91,6 +91,13 @@ impl Offenders {
         }
     }
 
+    /// Takes over what is known, but for what budgets shed: their rows mean something else now.
+    pub(crate) fn inherit(&mut self, before: &mut Self) {
+        self.all = std::mem::replace(&mut before.all, Board::new(ROOM));
+        self.shed = std::mem::take(&mut before.shed);
+        self.shed.retain(|shedder, _| !matches!(shedder, Shedder::Budget(_)));
+    }
+
     /// Takes in a sample.
     pub(crate) fn on_sample(&mut self, sample: &Sample, now_ns: u64) {
         match Kind::from_u8(sample.kind) {

@@ -82,6 +82,13 @@ struct Asked {
 }
 
 impl Search {
+    /// Takes over what is known of clients.
+    pub(crate) fn inherit(&mut self, before: &mut Self) {
+        self.clients = std::mem::take(&mut before.clients);
+        self.told = std::mem::take(&mut before.told);
+        self.wasted = before.wasted;
+    }
+
     /// Nobody so far.
     pub(crate) fn new(suffixes: Suffixes) -> Self {
         Self {

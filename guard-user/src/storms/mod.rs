@@ -115,6 +115,23 @@ impl Storms {
         }
     }
 
+    /// Takes over the storms and counts of limiters of the same name and interface; returns the end of the others.
+    pub(crate) fn inherit(&mut self, before: &mut Self) -> Vec<Event> {
+        self.peaks = std::mem::take(&mut before.peaks);
+        let mut events = Vec::new();
+        for old in before.limiters.drain(..) {
+            let is_it =
+                |new: &&mut Limited| new.limiter.name == old.limiter.name && new.limiter.device == old.limiter.device;
+            if let Some(new) = self.limiters.iter_mut().find(is_it) {
+                (new.count, new.storm) = (old.count, old.storm);
+            } else if let (Some((count, _)), Some(storm @ Storm { told: Some(_), .. })) = (old.count, old.storm) {
+                let device = old.limiter.device.clone();
+                events.push(Event::WithinBudget(old.within(&storm, count, device)));
+            }
+        }
+        events
+    }
+
     /// Takes in what a limiter has counted so far. The first count is where it starts from.
     pub(crate) fn on_count(&mut self, shedder: Shedder, count: Count, now_ns: u64) {
         let found = self.limiters.iter_mut().find(|found| found.limiter.shedder == shedder);

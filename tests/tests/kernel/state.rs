@@ -85,6 +85,29 @@ fn a_trip_is_told_with_its_name_and_its_hops() -> Result<()> {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
+fn an_allowed_key_is_told_and_goes_on() -> Result<()> {
+    for gate in Gate::ALL {
+        let query = Query::new("allowed.example", SOURCE, SERVER)?;
+        let allowed = key(&query)?;
+        let mut bench = Bench::new(|policy| assert!(policy.allow(allowed)))?;
+        bench.trip(gate, &query)?;
+        let events = bench.events()?;
+        let trip = events.last().context("no event")?;
+        assert_eq!((trip.note, trip.key), (Note::Trip as u8, allowed.0));
+        assert_eq!(trip.verdict, Verdict::WouldAnswer as u8);
+        for _ in 0..10 {
+            let outcome = bench.ask(gate, &query)?;
+            assert_eq!(outcome.returned, gate.pass(), "{gate:?}");
+        }
+        assert_eq!(bench.count(Counter::Marked)?, 0, "what is only watched is not marked");
+        let other = Query::new("other.example", SOURCE, SERVER)?;
+        bench.cut(gate, &other)?;
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
 fn names_of_every_length_are_told_whole() -> Result<()> {
     let mut bench = Bench::new(|_| ())?;
     for len in [1, 2, 3, 4, 5, 6, 7, 8, 15, 16, 17, 63] {
