@@ -32,6 +32,7 @@ mod snapshot;
 mod storms;
 mod sys;
 mod top;
+mod view;
 mod watch;
 
 use std::{

@@ -422,6 +422,7 @@ impl Agent {
         snapshot.loops = self.loops.rows();
         snapshot.held = self.loops.held();
         self.watch.show(&mut snapshot, now_ns);
+        snapshot.date(now_ns, SystemTime::now());
     }
 }
 

@@ -2,15 +2,29 @@
 //!
 //! Plain values: whoever fills it reads maps and clocks, whoever shows it does neither.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use guard_common::{counter::Counters, policy::Mode};
 
-use crate::attachment::{Attachment, Hook};
+use crate::{
+    attachment::{Attachment, Hook},
+    view::{History, Totals},
+};
 
 /// What the agent knows at one moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
+    /// The moment, in nanoseconds of the monotonic clock.
+    pub(crate) at_ns: u64,
+    /// The same, in milliseconds since 1970.
+    pub(crate) at_unix_ms: u64,
+    /// When the agent first looked, in nanoseconds of the monotonic clock.
+    pub(crate) started_ns: u64,
+    /// What the moments before were like.
+    pub(crate) history: History,
     /// The mode of the policy in force.
     pub(crate) mode: Mode,
     /// Counts the policies that have been put in force.
@@ -136,6 +150,18 @@ pub(crate) struct Standing {
 }
 
 impl Snapshot {
+    /// Says of which moment it is, once it has been filled in, and adds what it counts to the history.
+    pub(crate) fn date(&mut self, now_ns: u64, now: SystemTime) {
+        if self.at_ns == 0 {
+            self.started_ns = now_ns;
+        }
+        self.at_ns = now_ns;
+        let since_1970 = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.at_unix_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+        let totals = Totals::of(self);
+        self.history.add(totals);
+    }
+
     /// Notes that an attempt to attach failed.
     pub(crate) fn add_attach_error(&mut self, device: &str, hook: Hook) {
         *self.attach_errors.entry((device.to_owned(), hook.word())).or_default() += 1;

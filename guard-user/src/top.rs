@@ -9,78 +9,17 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
     print::harmless,
-    snapshot::{Snapshot, Standing},
+    view::{Rate, SCHEMA, View},
 };
 
-/// Goes up with every change that breaks a reader.
-const SCHEMA: u32 = 1;
 /// For the agent to connect, and to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of a response that are read at most.
 const MAX_RESPONSE: u64 = 4 << 20;
-
-/// What is shown.
-#[derive(Debug, Deserialize, PartialEq, Serialize)]
-pub(crate) struct Page {
-    schema: u32,
-    queries_per_second: f64,
-    zones: Vec<ZoneRow>,
-    clients: Vec<ClientRow>,
-    keys: Vec<KeyRow>,
-    budgets: Vec<BudgetRow>,
-    links: Vec<LinkRow>,
-}
-
-#[derive(Debug, Deserialize, PartialEq, Serialize)]
-struct ZoneRow {
-    zone: String,
-    #[serde(flatten)]
-    rate: Rate,
-}
-
-#[derive(Debug, Deserialize, PartialEq, Serialize)]
-struct ClientRow {
-    client: String,
-    #[serde(flatten)]
-    rate: Rate,
-}
-
-#[derive(Debug, Deserialize, PartialEq, Serialize)]
-struct KeyRow {
-    name: String,
-    #[serde(rename = "type")]
-    qtype: String,
-    #[serde(flatten)]
-    rate: Rate,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
-struct Rate {
-    queries_per_second: f64,
-    error_per_second: f64,
-    share: f64,
-    share_error: f64,
-}
-
-#[derive(Debug, Deserialize, PartialEq, Serialize)]
-struct BudgetRow {
-    budget: String,
-    limit_packets_per_second: f64,
-    within: u64,
-    over: u64,
-}
-
-#[derive(Debug, Deserialize, PartialEq, Serialize)]
-struct LinkRow {
-    device: String,
-    limit_packets_per_second: f64,
-    peak_packets_per_second: f64,
-}
 
 /// Why there is nothing to show.
 #[derive(Debug, Error)]
@@ -114,7 +53,7 @@ pub(crate) fn top(url: &str, format: Format) -> Result<String, TopError> {
     })
 }
 
-fn fetch(url: &str) -> Result<Page, TopError> {
+fn fetch(url: &str) -> Result<View, TopError> {
     let bad_url = || TopError::Url(url.to_owned());
     let authority = url.strip_prefix("http://").ok_or_else(bad_url)?.trim_end_matches('/');
     if authority.contains(|letter: char| letter == '/' || !letter.is_ascii_graphic()) {
@@ -138,7 +77,7 @@ fn fetch(url: &str) -> Result<Page, TopError> {
         let status: String = status.chars().filter(char::is_ascii_digit).collect();
         return Err(stranger(&format!("its status is {status}")));
     }
-    let page: Page = serde_json::from_str(body).map_err(|error| stranger(&error.to_string()))?;
+    let page: View = serde_json::from_str(body).map_err(|error| stranger(&error.to_string()))?;
     if page.schema != SCHEMA {
         return Err(stranger(&format!(
             "its schema is {}, and {SCHEMA} is read here",
@@ -169,70 +108,8 @@ fn request(addresses: &[SocketAddr], host: &str) -> io::Result<String> {
     Err(last)
 }
 
-impl Page {
-    /// What a snapshot says of it.
-    pub(crate) fn of(snapshot: &Snapshot) -> Self {
-        let top = &snapshot.top;
-        let zones = top.zones.iter().map(|found| ZoneRow {
-            zone: found.name.clone(),
-            rate: Rate::of(found),
-        });
-        let clients = top.clients.iter().map(|found| ClientRow {
-            client: found.name.clone(),
-            rate: Rate::of(found),
-        });
-        let keys = top.keys.iter().map(|found| KeyRow {
-            name: found.name.clone(),
-            qtype: found.qtype.clone(),
-            rate: Rate::of(found),
-        });
-        let budgets = snapshot.budgets.iter().map(|count| BudgetRow {
-            budget: count.budget.clone(),
-            limit_packets_per_second: count.limit,
-            within: count.within,
-            over: count.over,
-        });
-        let links = snapshot.links.iter().map(|(device, link)| LinkRow {
-            device: device.clone(),
-            limit_packets_per_second: link.limit,
-            peak_packets_per_second: tidy(link.peak),
-        });
-        Self {
-            schema: SCHEMA,
-            queries_per_second: tidy(top.queries_per_second),
-            zones: zones.collect(),
-            clients: clients.collect(),
-            keys: keys.collect(),
-            budgets: budgets.collect(),
-            links: links.collect(),
-        }
-    }
-
-    /// The JSON object.
-    pub(crate) fn json(&self) -> String {
-        // Numbers and strings: nothing in it can fail.
-        serde_json::to_string(self).unwrap_or_default()
-    }
-}
-
-impl Rate {
-    fn of(found: &Standing) -> Self {
-        Self {
-            queries_per_second: tidy(found.per_second),
-            error_per_second: tidy(found.error_per_second),
-            share: tidy(found.share),
-            share_error: tidy(found.share_error),
-        }
-    }
-}
-
-/// To a thousandth.
-fn tidy(number: f64) -> f64 {
-    (number * 1_000.0).round() / 1_000.0
-}
-
 /// The table.
-impl fmt::Display for Page {
+impl fmt::Display for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
@@ -291,47 +168,8 @@ fn section(f: &mut fmt::Formatter<'_>, title: &str, rows: Vec<(String, Rate)>) -
 mod tests {
     use std::{net::TcpListener, thread};
 
-    use serde_json::{Value, json};
-
     use super::*;
-    use crate::snapshot::{BudgetCount, Link, Standings};
-
-    fn standing(name: &str, qtype: &str) -> Standing {
-        Standing {
-            name: name.to_owned(),
-            qtype: qtype.to_owned(),
-            per_second: 4_600.123_45,
-            error_per_second: 12.25,
-            share: 0.92,
-            share_error: 0.01,
-        }
-    }
-
-    fn snapshot() -> Snapshot {
-        Snapshot {
-            top: Standings {
-                queries_per_second: 5_000.0,
-                zones: vec![standing("104.in-addr.arpa.", "")],
-                clients: vec![standing("10.9.0.66", "")],
-                keys: vec![standing("x.consul.", "A")],
-            },
-            budgets: vec![BudgetCount {
-                budget: "per client".to_owned(),
-                limit: 200.0,
-                within: 70,
-                over: 7,
-            }],
-            links: [(
-                "eth0".to_owned(),
-                Link {
-                    limit: 900.0,
-                    peak: 875.0,
-                },
-            )]
-            .into(),
-            ..Snapshot::default()
-        }
-    }
+    use crate::view::tests::view;
 
     /// Answers one request with these bytes; returns where.
     fn serve(response: String) -> String {
@@ -356,30 +194,8 @@ mod tests {
     }
 
     #[test]
-    fn the_page_has_a_versioned_schema() {
-        let page: Value = serde_json::from_str(&Page::of(&snapshot()).json()).unwrap();
-        let rate = json!({
-            "queries_per_second": 4600.123, "error_per_second": 12.25, "share": 0.92, "share_error": 0.01,
-        });
-        let row = |more: Value| {
-            let mut row = rate.clone();
-            row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            row
-        };
-        let expected = json!({
-            "schema": 1, "queries_per_second": 5000.0,
-            "zones": [row(json!({"zone": "104.in-addr.arpa."}))],
-            "clients": [row(json!({"client": "10.9.0.66"}))],
-            "keys": [row(json!({"name": "x.consul.", "type": "A"}))],
-            "budgets": [{"budget": "per client", "limit_packets_per_second": 200.0, "within": 70, "over": 7}],
-            "links": [{"device": "eth0", "limit_packets_per_second": 900.0, "peak_packets_per_second": 875.0}],
-        });
-        assert_eq!(page, expected);
-    }
-
-    #[test]
     fn the_table_has_a_section_for_each() {
-        let table = top(&serve(ok(&Page::of(&snapshot()).json())), Format::Table).unwrap();
+        let table = top(&serve(ok(&view().json())), Format::Table).unwrap();
         let lines: Vec<_> = table
             .lines()
             .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>())
@@ -389,7 +205,7 @@ mod tests {
             &["4600.1", "12.2", "92.0", "%", "1.0", "%", "104.in-addr.arpa."],
             &["4600.1", "12.2", "92.0", "%", "1.0", "%", "10.9.0.66"],
             &["4600.1", "12.2", "92.0", "%", "1.0", "%", "x.consul.", "A"],
-            &["200", "70", "7", "per", "client"],
+            &["200", "170", "37", "per", "client"],
             &["900", "875", "eth0"],
         ] {
             assert!(
@@ -397,21 +213,25 @@ mod tests {
                 "{expected:?} is not in\n{table}"
             );
         }
-        let calm = Page::of(&Snapshot::default()).to_string();
+        let calm = View {
+            schema: SCHEMA,
+            ..View::default()
+        }
+        .to_string();
         assert!(calm.contains("none stands out") && !calm.contains("BUDGET"), "{calm}");
     }
 
     #[test]
     fn json_is_what_the_agent_said() {
-        let page = Page::of(&snapshot()).json();
+        let page = view().json();
         assert_eq!(top(&serve(ok(&page)), Format::Json).unwrap(), page + "\n");
     }
 
     #[test]
     fn whoever_answers_cannot_steer_the_terminal() {
-        let mut snapshot = snapshot();
-        snapshot.top.zones[0].name = "\u{1b}[2J\u{202e}\u{e9}\n".to_owned();
-        let page = Page::of(&snapshot).json();
+        let mut view = view();
+        view.zones[0].zone = "\u{1b}[2J\u{202e}\u{e9}\n".to_owned();
+        let page = view.json();
         for format in [Format::Table, Format::Json] {
             let shown = top(&serve(ok(&page)), format).unwrap();
             assert!(!shown.contains('\u{1b}'), "{shown:?}");
@@ -442,9 +262,12 @@ mod tests {
             ),
             (ok("{}"), "missing field `schema`"),
             (
-                ok(&Page::of(&Snapshot::default())
-                    .json()
-                    .replace("\"schema\":1", "\"schema\":2")),
+                ok(&View {
+                    schema: SCHEMA,
+                    ..View::default()
+                }
+                .json()
+                .replace("\"schema\":1", "\"schema\":2")),
                 "its schema is 2, and 1 is read here",
             ),
         ] {

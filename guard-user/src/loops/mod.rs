@@ -214,6 +214,7 @@ impl Loops {
         let mut found = found.unwrap_or_else(|| Loop::new(event, device, hook, Vec::new()));
         found.until_ns = end_of_hold(event);
         found.level += 1;
+        found.learn(Evidence::from_u8(event.evidence));
         found.add_server(destination(event));
         let found = self.insert(event, found);
         let reason = sentence::extend(&found.name, &found.qtype, &found.servers, ms_of_ticks(event.hold_ticks));
@@ -271,6 +272,13 @@ impl Loop {
     fn add_server(&mut self, server: SocketAddr) {
         if self.servers.len() < MAX_SERVERS && !self.servers.contains(&server) {
             self.servers.push(server);
+        }
+    }
+
+    /// A proof stays one, whatever is seen later.
+    fn learn(&mut self, evidence: Evidence) {
+        if self.evidence != Evidence::Mark && evidence != Evidence::None {
+            self.evidence = evidence;
         }
     }
 
