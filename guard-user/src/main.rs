@@ -26,6 +26,7 @@ mod name;
 mod offenders;
 mod print;
 mod probe;
+mod question;
 mod run;
 mod search;
 mod snapshot;

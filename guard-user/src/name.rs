@@ -5,7 +5,10 @@
 
 use std::{borrow::Cow, fmt::Write as _, str::Bytes};
 
-use guard_common::question::MAX_NAME_LEN;
+use guard_common::{
+    key::{Key, Secret},
+    question::{MAX_NAME_LEN, Question},
+};
 
 /// Bytes of the longest label (RFC 1035 section 2.3.4).
 const MAX_LABEL_LEN: u8 = 63;
@@ -75,6 +78,21 @@ impl Name {
     fn cut(&self, labels: usize) -> usize {
         self.starts[self.labels().saturating_sub(labels)].into()
     }
+}
+
+/// Bytes in front of a name in a packet, UDP and DNS header: the hash of a short name reaches back into them.
+const HEADERS_LEN: usize = 20;
+
+/// What the kernel makes of a name in wire form, a type and a class.
+pub(crate) fn key(wire: &[u8], qtype: u16, qclass: u16, secret: &Secret) -> Key {
+    let packet = [&[0; HEADERS_LEN], wire].concat();
+    let question = Question {
+        name_at: HEADERS_LEN,
+        name_len: wire.len(),
+        qtype,
+        qclass,
+    };
+    Key::of(packet.as_slice(), &question, secret).expect("the packet has been made to hold the whole name")
 }
 
 /// The presentation form of a name in wire form, final dot included. Reads as far as the labels are whole.

@@ -4,21 +4,21 @@ use std::{
     cell::RefCell,
     fmt, fs, io,
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
-use guard_common::policy::{Action, MAX_RANGES, MAX_TRUSTED};
+use guard_common::policy::{Action, MAX_ALLOWED, MAX_RANGES, MAX_TRUSTED};
 use thiserror::Error;
 use toml::de::DeTable;
 
 use super::{
-    Answer, Attach, Breaker, Cidr, Config, LinkLocal, MODES, Metrics, Probe, Rcode, Tc, Xdp,
+    Answer, Attach, Breaker, Cidr, Config, Control, DEFAULT_SOCKET, LinkLocal, MODES, Metrics, Probe, Rcode, Tc, Xdp,
     budget::{self, Placed, Stated},
     hygiene, interface_name, pin_dir,
     section::{Fault, Section},
 };
-use crate::name::Name;
+use crate::{name::Name, question::Question};
 
 /// Milliseconds of a hold: RFC 9520 section 3.2 allows to remember a failure for 300 s at most.
 const HOLD_MS: std::ops::RangeInclusive<u32> = 100..=300_000;
@@ -141,6 +141,15 @@ fn config(top: &mut Section<'_>, live: Option<Live<'_>>) -> Config {
     config.probe = top.section("probe", |section| Probe {
         except: section.texts("except", Cidr::or_address).unwrap_or_default(),
     });
+    config.control = top.section("control", |section| Control {
+        socket: section.text("socket", socket).unwrap_or(config.control.socket),
+        group: section.text("group", group).unwrap_or(config.control.group),
+    });
+    config.allow = top.texts("allow", Question::parse).unwrap_or_default();
+    if config.allow.len() > MAX_ALLOWED {
+        let count = config.allow.len();
+        top.refuse("allow", &format!("has {count} names and types; allowed: {MAX_ALLOWED} at most"));
+    }
     refuse_ranges_without_room(top, &placed, ranges);
     if let Some(live) = live.filter(|_| attach_is_right) {
         refuse_interfaces(top, &config.attach, &placed, live);
@@ -302,6 +311,26 @@ fn listen(text: &str) -> Result<Option<SocketAddr>, String> {
     }
     let allowed = "address and port such as \"127.0.0.1:9533\" or \"[::1]:9533\", or \"\" to switch it off";
     text.parse().map(Some).map_err(|_| allowed.to_owned())
+}
+
+fn socket(text: &str) -> Result<Option<PathBuf>, String> {
+    match Path::new(text) {
+        _ if text.is_empty() => Ok(None),
+        // `sun_path` (include/uapi/linux/un.h) has 108 bytes, one of them for the end.
+        path if path.is_absolute() && text.len() < 108 => Ok(Some(path.to_owned())),
+        _ => Err(format!(
+            "an absolute path of 107 bytes at most, such as \"{DEFAULT_SOCKET}\", or \"\" to switch it off"
+        )),
+    }
+}
+
+fn group(text: &str) -> Result<Option<String>, String> {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-' | '.');
+    match text {
+        "" => Ok(None),
+        _ if text.chars().all(is_plain) => Ok(Some(text.to_owned())),
+        _ => Err("the name of a group, as in /etc/group, or \"\" for none".to_owned()),
+    }
 }
 
 /// Line and column, from 1, of a byte.

@@ -7,7 +7,9 @@ mod budget;
 mod cidr;
 mod file;
 mod hygiene;
+mod edit;
 mod limit;
+mod listing;
 mod policy;
 mod section;
 mod zone;
@@ -21,9 +23,12 @@ use std::{
 
 use guard_common::policy::{Action, Mode};
 
+use crate::question::Question;
+
 pub(crate) use self::{
     budget::{Budget, LinkLocal, Sharing},
     cidr::Cidr,
+    edit::{EditError, Edits},
     file::{ConfigError, Live},
     hygiene::Hygiene,
     policy::{BudgetRow, Compiled},
@@ -31,6 +36,9 @@ pub(crate) use self::{
 
 /// Where maps and links are pinned unless the operator says otherwise.
 pub(crate) const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/dnsguard";
+
+/// Where commands are taken unless the operator says otherwise.
+pub(crate) const DEFAULT_SOCKET: &str = "/run/dnsguard/control.sock";
 
 /// The modes and their words.
 pub(crate) const MODES: [(&str, Mode); 2] = [("observe", Mode::Observe), ("enforce", Mode::Enforce)];
@@ -69,6 +77,19 @@ pub(crate) struct Config {
     pub(crate) search_suffixes: Vec<String>,
     /// What the probe leaves alone.
     pub(crate) probe: Probe,
+    /// Where commands are taken.
+    pub(crate) control: Control,
+    /// Names and types that are only watched, whatever the mode: at most [`guard_common::policy::MAX_ALLOWED`].
+    pub(crate) allow: Vec<Question>,
+}
+
+/// Where commands are taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Control {
+    /// Absolute path of the socket; `None` switches it off.
+    pub(crate) socket: Option<PathBuf>,
+    /// The group whose members may give commands, beside root.
+    pub(crate) group: Option<String>,
 }
 
 /// What the probe leaves alone.
@@ -167,6 +188,11 @@ impl Config {
         file::load(path)
     }
 
+    /// Reads the text of the file with this name and checks it whole.
+    pub(crate) fn parse(file: &str, text: &str) -> Result<Self, ConfigError> {
+        file::parse(file, text, None)
+    }
+
     /// Reads a file and checks it whole, and against the host as far as it names interfaces.
     pub(crate) fn check(path: &Path, live: Live<'_>) -> Result<Self, ConfigError> {
         file::check(path, live)
@@ -253,6 +279,11 @@ impl Default for Config {
             hygiene: Hygiene::default(),
             search_suffixes: Vec::new(),
             probe: Probe::default(),
+            control: Control {
+                socket: Some(PathBuf::from(DEFAULT_SOCKET)),
+                group: None,
+            },
+            allow: Vec::new(),
         }
     }
 }

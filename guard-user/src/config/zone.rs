@@ -2,15 +2,9 @@
 
 use std::{fmt, str::FromStr};
 
-use guard_common::{
-    key::{Key, Secret},
-    question::{MAX_ZONE_LABELS, Question},
-};
+use guard_common::{key::Secret, question::MAX_ZONE_LABELS};
 
 use crate::name::{self, Name};
-
-/// Bytes in front of a name in a packet, UDP and DNS header: the digest of a short name reaches back into them.
-const HEADERS_LEN: usize = 20;
 
 /// All names at or below one that has 1 to 7 labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +17,11 @@ impl Zone {
         self.0.labels() as u8
     }
 
+    /// Whether a name is one of its names.
+    pub(crate) fn holds(&self, name: &Name) -> bool {
+        name.labels() >= self.0.labels() && name.suffix(self.0.labels()) == self.0.wire()
+    }
+
     /// Whether all names of `other` are its names too.
     pub(crate) fn contains(&self, other: &Self) -> bool {
         other.0.suffix(self.0.labels()) == self.0.wire()
@@ -30,16 +29,7 @@ impl Zone {
 
     /// What the kernel makes of the name, from its first label on, in a packet.
     pub(crate) fn digest(&self, secret: &Secret) -> u64 {
-        let mut packet = vec![0; HEADERS_LEN];
-        packet.extend_from_slice(self.0.wire());
-        let name = Question {
-            name_at: HEADERS_LEN,
-            name_len: self.0.wire().len(),
-            qtype: 0,
-            qclass: 0,
-        };
-        let key = Key::of(packet.as_slice(), &name, secret);
-        key.expect("the packet has been made to hold the whole name").0
+        name::key(self.0.wire(), 0, 0, secret).0
     }
 }
 
@@ -69,7 +59,10 @@ impl fmt::Display for Zone {
 
 #[cfg(test)]
 mod tests {
-    use guard_common::question;
+    use guard_common::{
+        key::Key,
+        question::{self, Question},
+    };
 
     use super::*;
 

@@ -55,6 +55,7 @@ pub(crate) fn snapshot() -> Snapshot {
             evidence: "mark",
             level: 2,
             held: 140_000,
+            ..OpenLoop::default()
         }],
         budgets: vec![BudgetCount {
             budget: "per client".to_owned(),

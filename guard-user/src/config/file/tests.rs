@@ -22,7 +22,7 @@ fn the_template_shows_every_default() {
         .lines()
         .filter(|line| line.contains(" = ") && !line.starts_with('#'))
         .count();
-    assert_eq!(keys, 21);
+    assert_eq!(keys, 24);
 }
 
 #[test]
@@ -66,7 +66,8 @@ fn an_empty_file_is_the_defaults() {
 
 #[test]
 fn every_key_is_read() {
-    let text = "mode = 'enforce'\nmarks = false\nobserve_marks = true\nports = [53, 8600]\n\
+    let text = "mode = 'enforce'\nmarks = false\nobserve_marks = true\nports = [53, 8600]\nallow = ['X.consul ds']\n\
+        [control]\nsocket = ''\ngroup = 'adm'\n\
         [attach]\ninterfaces = ['eth0']\nxdp = 'driver'\ntc = 'clsact'\npin_dir = '/sys/fs/bpf/x'\n\
         [breaker]\nhold_ms = 500\nhold_max_ms = 0x1000\ntest_ms = 1_000\n\
         [answer]\naction = 'drop'\nrcode = 'NXDOMAIN'\nper_client = 1\nper_hold = 2\ntrusted = ['10.0.0.0/8']\n\
@@ -110,6 +111,11 @@ fn every_key_is_read() {
         probe: Probe {
             except: vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
         },
+        control: Control {
+            socket: None,
+            group: Some("adm".to_owned()),
+        },
+        allow: vec![Question::new("x.consul.", "DS").unwrap()],
         // Those have tests of their own.
         budgets: Vec::new(),
         link_local: None,
@@ -126,7 +132,7 @@ fn an_unknown_key_is_named_with_the_allowed_ones() {
     assert_eq!(
         error("[brake]\n"),
         "dnsguard.toml:1:2: unknown key 'brake' at the top level; \
-         allowed: mode, marks, observe_marks, ports, attach, breaker, answer, lease, metrics, budget, hygiene, search, probe"
+         allowed: mode, marks, observe_marks, ports, attach, breaker, answer, lease, metrics, budget, hygiene, search, probe, control, allow"
     );
 }
 
