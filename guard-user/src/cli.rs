@@ -154,6 +154,9 @@ pub(crate) struct Run {
     /// Directory for pinned maps and links, on a BPF file system. Wins over the file.
     #[arg(long, value_name = "DIR", value_parser = config::pin_dir)]
     pub(crate) pin_dir: Option<PathBuf>,
+    /// Unix socket on which commands are taken. Wins over the file.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
 }
 
 /// `dnsguard check-config`

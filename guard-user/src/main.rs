@@ -5,10 +5,12 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod agent;
 mod allowance;
 mod attachment;
 mod cli;
 mod config;
+mod control;
 mod datapath;
 mod device;
 mod drivers;
@@ -29,6 +31,7 @@ mod probe;
 mod question;
 mod run;
 mod search;
+mod settings;
 mod snapshot;
 mod storms;
 mod sys;
@@ -48,6 +51,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     cli::{Cli, Command},
     config::Config,
+    settings::{Flags, Settings},
 };
 
 fn main() -> ExitCode {
@@ -63,16 +67,17 @@ fn main() -> ExitCode {
             Err(error) => bad_configuration(&error),
         },
         Command::Run(run) => {
-            let config = match run.config.as_deref().map(Config::load) {
-                Some(Ok(config)) => config,
-                Some(Err(error)) => return bad_configuration(&error),
-                None => Config::default(),
+            let flags = Flags {
+                mode: run.mode,
+                interfaces: run.interfaces,
+                pin_dir: run.pin_dir,
+                socket: run.socket,
             };
-            let config = config
-                .with_mode(run.mode)
-                .with_interfaces(run.interfaces)
-                .with_pin_dir(run.pin_dir);
-            report(run::run(&config, run.events, run.object.as_deref()))
+            let settings = Settings::new(run.config, &flags);
+            match settings.and_then(|settings| Ok((settings.load()?, settings))) {
+                Ok((loaded, settings)) => report(run::run(settings, loaded, run.events, run.object.as_deref())),
+                Err(error) => bad_configuration(&error),
+            }
         }
         Command::Top(asked) => report(show(&asked)),
         Command::Probe(asked) => probe(asked),
@@ -125,7 +130,7 @@ fn detach_all(detach: &cli::Detach) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn bad_configuration(error: &config::ConfigError) -> ExitCode {
+fn bad_configuration(error: &dyn std::error::Error) -> ExitCode {
     eprintln!("{error}");
     ExitCode::from(exit::BAD_USAGE)
 }

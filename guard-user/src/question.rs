@@ -25,8 +25,9 @@ impl Question {
     ///
     /// What is allowed, if one of them is not that.
     pub(crate) fn new(name: &str, qtype: &str) -> Result<Self, String> {
-        let wire = name::wire(name)
-            .ok_or_else(|| format!("'{name}' is no name; allowed: labels of 1 to 63 ASCII characters, as in x.consul"))?;
+        let wire = name::wire(name).ok_or_else(|| {
+            format!("'{name}' is no name; allowed: labels of 1 to 63 ASCII characters, as in x.consul")
+        })?;
         let qtype = name::qtype_number(qtype)
             .ok_or_else(|| format!("'{qtype}' is no type; allowed: one such as A, DS or TYPE65"))?;
         Ok(Self { wire, qtype })

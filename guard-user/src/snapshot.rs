@@ -11,6 +11,7 @@ use guard_common::{counter::Counters, policy::Mode};
 
 use crate::{
     attachment::{Attachment, Hook},
+    question::Question,
     view::{History, Totals},
 };
 
@@ -57,6 +58,62 @@ pub(crate) struct Snapshot {
     pub(crate) ena_conntrack_available: Vec<(String, u64)>,
     /// Bytes of each map, by its name in the kernel object.
     pub(crate) map_bytes: BTreeMap<&'static str, u64>,
+    /// Events that found the kernel's ring buffer full, since the agent is there.
+    pub(crate) events_lost: u64,
+    /// The configuration in force.
+    pub(crate) settings: SettingsShown,
+    /// How the last attempt to load it ended.
+    pub(crate) reload: Reload,
+    /// Keys that are only watched.
+    pub(crate) allowed: Vec<Allowed>,
+}
+
+/// The configuration in force, in words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SettingsShown {
+    /// The file, if there is one.
+    pub(crate) file: Option<String>,
+    /// All keys but those of budgets and hygiene.
+    pub(crate) rows: Vec<Setting>,
+    /// Budgets and rules of hygiene, a sentence each.
+    pub(crate) limits: Vec<String>,
+    /// What is set by hand beside those keys.
+    pub(crate) by_hand: Vec<Setting>,
+}
+
+/// A key of the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Setting {
+    /// As it stands in the file.
+    pub(crate) key: String,
+    /// As TOML writes it.
+    pub(crate) value: String,
+    /// The word of a [`crate::settings::Origin`].
+    pub(crate) from: &'static str,
+}
+
+/// How the last attempt to load the configuration ended.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Reload {
+    /// Whether it is in force.
+    pub(crate) successful: bool,
+    /// Seconds since 1970 of the last one that is.
+    pub(crate) success_seconds: f64,
+    /// Why it is not.
+    pub(crate) error: Option<String>,
+}
+
+/// A key that is only watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Allowed {
+    /// The key.
+    pub(crate) key: u64,
+    /// Its name and type.
+    pub(crate) question: Question,
+    /// Whether by a command; else by the configuration.
+    pub(crate) by_hand: bool,
+    /// When that ends, in nanoseconds of the monotonic clock, if it does.
+    pub(crate) until_ns: Option<u64>,
 }
 
 /// A breaker that is open. Moments are nanoseconds of the monotonic clock.

@@ -40,6 +40,20 @@ impl Edits {
         Ok(())
     }
 
+    /// Sets a key to a text, whatever it looks like.
+    ///
+    /// # Errors
+    ///
+    /// The key is none.
+    pub(crate) fn set_text(&mut self, key: &str, value: &str) -> Result<(), EditError> {
+        self.set(key, &Value::from(value).to_string())
+    }
+
+    /// Whether nothing is set.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Takes a key back. False if it was not set.
     ///
     /// # Errors
@@ -85,7 +99,7 @@ impl Edits {
 }
 
 /// Whether a document has this key.
-pub(crate) fn has(document: &DocumentMut, key: &str) -> bool {
+pub(crate) fn has_key(document: &DocumentMut, key: &str) -> bool {
     let mut item = Some(document.as_item());
     for part in key.split('.') {
         item = item.and_then(Item::as_table_like).and_then(|table| table.get(part));
@@ -135,7 +149,11 @@ fn budget<'d>(document: &'d mut DocumentMut, name: &str) -> Result<&'d mut dyn T
             found => known.extend(found),
         }
     }
-    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    let known = if known.is_empty() {
+        "none".to_owned()
+    } else {
+        known.join(", ")
+    };
     let name = name.to_owned();
     Err(EditError::Budget { name, known })
 }
@@ -159,16 +177,30 @@ mod tests {
 
     #[test]
     fn what_is_set_stands_where_the_file_had_it() {
-        let text = edited(&[("mode", "enforce"), ("breaker.hold_ms", "2000"), ("lease.seconds", "60")]).unwrap();
+        let text = edited(&[
+            ("mode", "enforce"),
+            ("breaker.hold_ms", "2000"),
+            ("lease.seconds", "60"),
+        ])
+        .unwrap();
         assert!(text.contains("mode = \"enforce\""), "{text}");
-        assert!(text.contains("hold_ms = 2000") && text.contains("[lease]\nseconds = 60"), "{text}");
+        assert!(
+            text.contains("hold_ms = 2000") && text.contains("[lease]\nseconds = 60"),
+            "{text}"
+        );
     }
 
     #[test]
     fn budgets_go_by_their_names() {
-        let changes = [("budget.\"per client\".limit", "\"30/min\""), ("budget.aws-link-local.limit", "800")];
+        let changes = [
+            ("budget.\"per client\".limit", "\"30/min\""),
+            ("budget.aws-link-local.limit", "800"),
+        ];
         let text = edited(&changes).unwrap();
-        assert!(text.contains("limit = \"30/min\"") && text.contains("limit = 800"), "{text}");
+        assert!(
+            text.contains("limit = \"30/min\"") && text.contains("limit = 800"),
+            "{text}"
+        );
         let error = edited(&[("budget.nobody.limit", "1")]).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -196,7 +228,7 @@ mod tests {
     #[test]
     fn a_document_has_what_it_states() {
         let document: DocumentMut = FILE.parse().unwrap();
-        assert!(has(&document, "mode") && has(&document, "breaker.hold_ms"));
-        assert!(!has(&document, "breaker.test_ms") && !has(&document, "answer.rcode"));
+        assert!(has_key(&document, "mode") && has_key(&document, "breaker.hold_ms"));
+        assert!(!has_key(&document, "breaker.test_ms") && !has_key(&document, "answer.rcode"));
     }
 }

@@ -55,6 +55,13 @@ pub(crate) struct Wrong {
     message: String,
 }
 
+impl Wrong {
+    /// What is wrong, and what is allowed, without the place.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+}
+
 pub(super) fn load(path: &Path) -> Result<Config, ConfigError> {
     read(path, None)
 }
@@ -148,7 +155,10 @@ fn config(top: &mut Section<'_>, live: Option<Live<'_>>) -> Config {
     config.allow = top.texts("allow", Question::parse).unwrap_or_default();
     if config.allow.len() > MAX_ALLOWED {
         let count = config.allow.len();
-        top.refuse("allow", &format!("has {count} names and types; allowed: {MAX_ALLOWED} at most"));
+        top.refuse(
+            "allow",
+            &format!("has {count} names and types; allowed: {MAX_ALLOWED} at most"),
+        );
     }
     refuse_ranges_without_room(top, &placed, ranges);
     if let Some(live) = live.filter(|_| attach_is_right) {

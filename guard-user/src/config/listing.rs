@@ -67,7 +67,14 @@ impl Config {
             ("attach.xdp", text(xdp)),
             ("attach.tc", text(tc)),
             ("attach.pin_dir", text(self.attach.pin_dir.display())),
-            ("metrics.listen", text(self.metrics.listen.map_or_else(String::new, |listen| listen.to_string()))),
+            (
+                "metrics.listen",
+                text(
+                    self.metrics
+                        .listen
+                        .map_or_else(String::new, |listen| listen.to_string()),
+                ),
+            ),
             ("control.socket", text(socket.unwrap_or_default())),
             ("control.group", text(self.control.group.as_deref().unwrap_or_default())),
         ]
@@ -102,7 +109,10 @@ mod tests {
         let settings = Config::default().settings();
         assert_eq!(settings.len(), keys.len());
         for (key, item) in keys {
-            let (_, value) = settings.iter().find(|(known, _)| *known == key).unwrap_or_else(|| panic!("{key} is missing"));
+            let (_, value) = settings
+                .iter()
+                .find(|(known, _)| *known == key)
+                .unwrap_or_else(|| panic!("{key} is missing"));
             assert_eq!(*value, item.to_string().trim(), "{key}");
         }
     }
@@ -115,6 +125,9 @@ mod tests {
         assert!(config.fixed_differences(&other).is_empty());
         other.attach.interfaces = vec!["eth0".to_owned()];
         other.metrics.listen = None;
-        assert_eq!(config.fixed_differences(&other), ["attach.interfaces", "metrics.listen"]);
+        assert_eq!(
+            config.fixed_differences(&other),
+            ["attach.interfaces", "metrics.listen"]
+        );
     }
 }

@@ -5,9 +5,9 @@
 
 mod budget;
 mod cidr;
+mod edit;
 mod file;
 mod hygiene;
-mod edit;
 mod limit;
 mod listing;
 mod policy;
@@ -28,7 +28,7 @@ use crate::question::Question;
 pub(crate) use self::{
     budget::{Budget, LinkLocal, Sharing},
     cidr::Cidr,
-    edit::{EditError, Edits},
+    edit::{EditError, Edits, has_key},
     file::{ConfigError, Live},
     hygiene::Hygiene,
     policy::{BudgetRow, Compiled},
@@ -198,33 +198,6 @@ impl Config {
         file::check(path, live)
     }
 
-    /// With the mode of the command line, if one was given.
-    pub(crate) fn with_mode(mut self, mode: Option<Mode>) -> Self {
-        self.mode = mode.unwrap_or(self.mode);
-        self
-    }
-
-    /// With the interfaces of the command line, if any were given; one named twice counts once.
-    pub(crate) fn with_interfaces(mut self, interfaces: Vec<String>) -> Self {
-        if !interfaces.is_empty() {
-            self.attach.interfaces.clear();
-        }
-        for interface in interfaces {
-            if !self.attach.interfaces.contains(&interface) {
-                self.attach.interfaces.push(interface);
-            }
-        }
-        self
-    }
-
-    /// With the pin directory of the command line, if one was given.
-    pub(crate) fn with_pin_dir(mut self, pin_dir: Option<PathBuf>) -> Self {
-        if let Some(pin_dir) = pin_dir {
-            self.attach.pin_dir = pin_dir;
-        }
-        self
-    }
-
     /// A line for each budget and one for the rules of hygiene, if there are any.
     pub(crate) fn limits(&self) -> impl Iterator<Item = String> {
         let link_local = self.link_local.iter().map(LinkLocal::to_string);
@@ -371,21 +344,6 @@ pub(crate) fn pin_dir(text: &str) -> Result<PathBuf, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn flags_win_and_absent_flags_change_nothing() {
-        let config = Config::default()
-            .with_interfaces(Vec::new())
-            .with_mode(None)
-            .with_pin_dir(None);
-        assert_eq!(config, Config::default());
-        let names = ["eth0", "lo", "eth0"].map(str::to_owned).to_vec();
-        let config = config
-            .with_interfaces(names)
-            .with_pin_dir(Some("/sys/fs/bpf/other".into()));
-        assert_eq!(config.attach.interfaces, ["eth0", "lo"]);
-        assert_eq!(config.attach.pin_dir, Path::new("/sys/fs/bpf/other"));
-    }
 
     #[test]
     fn the_summary_is_one_line() {

@@ -4,8 +4,10 @@
 //! same sentence. [`Output`] brings them out and never holds up the agent.
 
 mod date;
+pub(crate) mod feed;
 mod output;
 mod storm;
+mod teller;
 
 use std::{fmt, net::SocketAddr, time::SystemTime};
 
@@ -15,6 +17,7 @@ use serde::Serialize;
 pub(crate) use self::{
     output::Output,
     storm::{ClientShare, NameShare, OverBudget, SearchWalk, WithinBudget, ZoneShare},
+    teller::Teller,
 };
 use crate::{attachment::Attachment, config::mode_word};
 
@@ -84,6 +87,24 @@ pub(crate) enum Event {
         /// In a sentence.
         reason: String,
     },
+    /// The configuration was to be loaded again.
+    Reload {
+        /// Whether it is in force. If not, the one before it is, whole.
+        successful: bool,
+        /// What asked for it: `signal`, `file`, or `command`.
+        trigger: &'static str,
+        /// Who, if it was a command.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+        /// What is different now, one each.
+        changes: Vec<String>,
+        /// In a sentence.
+        reason: String,
+    },
+    /// The operator allows a key: from now on it is only watched.
+    Allow(Allowance),
+    /// He no longer does, or the time that he gave is over.
+    Disallow(Allowance),
     /// The lease was not renewed in time, or cannot be.
     Lease {
         /// Seconds until everything passes; 0 where everything did.
@@ -126,6 +147,18 @@ pub(crate) struct Hooked {
     method: &'static str,
     program_id: u32,
     reason: String,
+}
+
+/// A key that is only watched, or was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Allowance {
+    /// The name, in presentation form.
+    pub(crate) name: String,
+    /// The QTYPE.
+    #[serde(rename = "type")]
+    pub(crate) qtype: String,
+    /// In a sentence.
+    pub(crate) reason: String,
 }
 
 /// The breaker of a key.
@@ -242,6 +275,9 @@ impl Event {
             Self::SearchWalk(_) => "search_walk",
             Self::Lost { .. } => "lost",
             Self::Policy { .. } => "policy",
+            Self::Reload { .. } => "reload",
+            Self::Allow(_) => "allow",
+            Self::Disallow(_) => "disallow",
             Self::Lease { .. } => "lease",
             Self::AllowanceExceeded { .. } => "allowance_exceeded",
             Self::NoAllowances { .. } => "no_allowance_counters",
@@ -278,6 +314,7 @@ impl Event {
                 | Self::OverBudget(_)
                 | Self::SearchWalk(_)
                 | Self::Lost { .. }
+                | Self::Reload { successful: false, .. }
                 | Self::Lease { .. }
                 | Self::AllowanceExceeded { .. }
         )
@@ -291,6 +328,9 @@ impl fmt::Display for Event {
             Self::Ready { reason, .. }
             | Self::Lost { reason, .. }
             | Self::Policy { reason, .. }
+            | Self::Reload { reason, .. }
+            | Self::Allow(Allowance { reason, .. })
+            | Self::Disallow(Allowance { reason, .. })
             | Self::Lease { reason, .. }
             | Self::AllowanceExceeded { reason, .. }
             | Self::NoAllowances { reason, .. } => f.write_str(reason),
