@@ -12,8 +12,9 @@ use clap::{
 use guard_common::policy::Mode;
 
 use crate::{
+    command::{Remote, explain, loops, observe, policy, reload, status},
     config::{self, Cidr, DEFAULT_PIN_DIR},
-    name, probe, top,
+    manual, name, probe, top,
 };
 
 /// What every help text ends with.
@@ -22,6 +23,16 @@ Exit codes:
   0  done
   1  failed: the message says what, on what, and what to do next
   2  bad usage or bad configuration: nothing was touched";
+
+/// The same for a command that asks the agent.
+const REMOTE_EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed: the message says what, on what, and what to do next
+  2  bad usage or bad configuration: nothing was touched
+  3  found: loops show has something to show
+  4  no agent answers
+  5  not permitted";
 
 const ABOUT: &str = "\
 Cuts DNS query loops and storms in the kernel and tells who makes them.
@@ -35,7 +46,10 @@ Examples:
   dnsguard run                                           watch the loopback interface
   dnsguard run --interface lo --mode enforce             cut loops on it
   dnsguard check-config /etc/dnsguard/dnsguard.toml      is the file right?
+  dnsguard status                                        is all well?
   dnsguard top                                           who asks most, and what for?
+  dnsguard observe -f                                    what happens now?
+  dnsguard explain x.consul DS                           what is thought of it, and why?
   dnsguard probe                                         does a query go round?
   dnsguard detach --all                                  take everything out of the kernel";
 
@@ -128,9 +142,49 @@ pub(crate) enum Command {
     /// Ask on purpose: does a query go round, and through which servers?
     #[command(long_about = PROBE_ABOUT, after_help = help([PROBE_EXAMPLES, PROBE_EXIT_CODES]))]
     Probe(Probe),
+    /// One screen: is all well?
+    #[command(after_help = help([status::EXAMPLES, status::EXIT_CODES]))]
+    Status(Remote),
+    /// Show events, and sampled queries, as they come.
+    #[command(after_help = help([observe::EXAMPLES, REMOTE_EXIT_CODES]))]
+    Observe(observe::Args),
+    /// What goes round: list, show, release, allow.
+    #[command(after_help = help([loops::EXAMPLES, REMOTE_EXIT_CODES]))]
+    Loops(Loops),
+    /// What does the guard think of a name and type, and why?
+    #[command(after_help = help([explain::EXAMPLES, explain::EXIT_CODES]))]
+    Explain(explain::Args),
+    /// The configuration in force: get, set, reset, mode.
+    #[command(after_help = help([policy::EXAMPLES, REMOTE_EXIT_CODES]))]
+    Policy(Policy),
+    /// Have the agent read its configuration file again.
+    #[command(after_help = help([reload::EXAMPLES, REMOTE_EXIT_CODES]))]
+    Reload(Remote),
+    /// Print completions for a shell.
+    #[command(after_help = help([manual::COMPLETION_EXAMPLES, EXIT_CODES]))]
+    Completion(manual::Completion),
+    /// Print the manual page, or write the pages of all commands.
+    #[command(after_help = help([manual::MAN_EXAMPLES, EXIT_CODES]))]
+    Man(manual::Man),
     /// Remove every trace of the guard from the kernel, also when the agent is dead.
     #[command(after_help = help([DETACH_EXAMPLE, EXIT_CODES]))]
     Detach(Detach),
+}
+
+/// `dnsguard loops`
+#[derive(Args, Debug)]
+pub(crate) struct Loops {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) what: loops::Loops,
+}
+
+/// `dnsguard policy`
+#[derive(Args, Debug)]
+pub(crate) struct Policy {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) what: policy::Policy,
 }
 
 /// `dnsguard run`
@@ -391,7 +445,11 @@ mod tests {
     fn every_help_has_an_example_and_the_exit_codes() {
         let mut command = Cli::command();
         command.build();
-        for name in ["run", "check-config", "top", "probe", "detach"] {
+        let names: Vec<_> = command
+            .get_subcommands()
+            .map(|command| command.get_name().to_owned())
+            .collect();
+        for name in names.iter().filter(|name| *name != "help") {
             let help = command
                 .find_subcommand_mut(name)
                 .unwrap()

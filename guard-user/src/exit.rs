@@ -1,5 +1,7 @@
 //! Exit codes. They mean the same for every command, and stay what they are.
 
+/// Done, and all is well.
+pub(crate) const DONE: u8 = 0;
 /// It failed: the message says what, on what, and what to do next.
 pub(crate) const FAILED: u8 = 1;
 /// Bad usage or bad configuration; clap's own.

@@ -9,6 +9,7 @@ mod agent;
 mod allowance;
 mod attachment;
 mod cli;
+mod command;
 mod config;
 mod control;
 mod datapath;
@@ -23,6 +24,7 @@ mod host_policy;
 mod http;
 mod link_local;
 mod loops;
+mod manual;
 mod metrics;
 mod name;
 mod offenders;
@@ -81,7 +83,31 @@ fn main() -> ExitCode {
         }
         Command::Top(asked) => report(show(&asked)),
         Command::Probe(asked) => probe(asked),
+        Command::Status(remote) => finish(command::status::status(&remote)),
+        Command::Observe(asked) => match command::observe::observe(&asked) {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => finish(Err(error)),
+        },
+        Command::Loops(asked) => finish(command::loops::loops(asked.what)),
+        Command::Explain(asked) => finish(command::explain::explain(&asked)),
+        Command::Policy(asked) => finish(command::policy::policy(asked.what)),
+        Command::Reload(remote) => finish(command::reload::reload(&remote)),
+        Command::Completion(asked) => report(manual::completion(&asked)),
+        Command::Man(asked) => report(manual::man(&asked)),
         Command::Detach(detach) => report(detach_all(&detach)),
+    }
+}
+
+fn finish(outcome: command::Outcome) -> ExitCode {
+    match outcome {
+        Ok((text, code)) => match print::print(&text) {
+            Ok(()) => ExitCode::from(code),
+            Err(error) => report(Err(error)),
+        },
+        Err(error) => {
+            eprintln!("dnsguard: {error}");
+            ExitCode::from(error.exit_code())
+        }
     }
 }
 

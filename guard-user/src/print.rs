@@ -96,6 +96,12 @@ pub(crate) fn harmless(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// Writes to standard output as it comes. False if nobody reads any more.
+pub(crate) fn print_all(text: &str) -> bool {
+    let mut out = anstream::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
+}
+
 /// Writes to standard output. Whoever reads it may leave when he has seen enough.
 ///
 /// # Errors
