@@ -12,7 +12,6 @@ use tracing::info;
 use super::{
     Agent,
     file_watch::FileWatch,
-    monotonic_ns,
     reload::{self, Prepared, Trigger},
 };
 use crate::{
@@ -155,15 +154,15 @@ impl Agent {
         let outcome = match prepared {
             Ok(prepared) if work.dry_run => Ok(self.would_change(&prepared)),
             Ok(prepared) => self.apply(prepared, &work),
-            Err(error) => Err(error),
+            Err(error) => Err(Refusal::Bad(error)),
         };
         // A command that changes a key says itself that it was refused: the file has nothing to do with it.
         if !work.dry_run && !(is_change && outcome.is_err()) {
-            self.note_reload(&outcome, &work.trigger);
+            self.note_reload(&outcome, &work.trigger, is_change);
         }
         if let Some(reply) = work.reply {
             let generation = self.generation;
-            let done = outcome.map_err(Refusal::Failed).map(|done| Done {
+            let done = outcome.map(|done| Done {
                 schema: SCHEMA,
                 done,
                 policy_generation: generation,
@@ -186,15 +185,15 @@ impl Agent {
     }
 
     /// Returns what is different.
-    fn apply(&mut self, prepared: Prepared, work: &Work) -> Result<Vec<String>, String> {
+    fn apply(&mut self, prepared: Prepared, work: &Work) -> Answer<Vec<String>> {
         let Prepared { loaded, facts } = prepared;
         let config = &loaded.config;
         let allowed = self.allowing.questions(config);
         if allowed.len() > MAX_ALLOWED {
-            return Err(format!(
+            return Err(Refusal::Bad(format!(
                 "{} names and types are allowed, those by hand included; {MAX_ALLOWED} can be",
                 allowed.len()
-            ));
+            )));
         }
         let changes = reload::changes(self.host.config(), config);
         let is_same = *config == *self.host.config() && facts == *self.host.facts();
@@ -205,7 +204,7 @@ impl Agent {
                 let (config, facts) = before;
                 self.host.adopt(config, facts);
                 self.host.allow(self.allowing.questions(self.host.config()));
-                return Err(format!("{error:#}"));
+                return Err(Refusal::Failed(format!("{error:#}")));
             }
         }
         self.configuring.settings = work.settings.clone();
@@ -236,16 +235,17 @@ impl Agent {
         Ok(())
     }
 
-    fn note_reload(&mut self, outcome: &Result<Vec<String>, String>, trigger: &Trigger) {
+    fn note_reload(&mut self, outcome: &Answer<Vec<String>>, trigger: &Trigger, is_change: bool) {
         let reload = &mut self.configuring.reload;
         reload.successful = outcome.is_ok();
-        reload.error = outcome.as_ref().err().cloned();
+        reload.error = outcome.as_ref().err().map(ToString::to_string);
         if outcome.is_ok() {
             reload.success_seconds = unix_seconds();
         }
+        let done = if is_change { "changed by hand" } else { "loaded again" };
         let reason = match outcome {
-            Ok(changes) if changes.is_empty() => "the configuration was loaded again; nothing is different".to_owned(),
-            Ok(changes) => format!("the configuration was loaded again: {}", changes.join("; ")),
+            Ok(changes) if changes.is_empty() => format!("the configuration was {done}; nothing is different"),
+            Ok(changes) => format!("the configuration was {done}: {}", changes.join("; ")),
             Err(error) => format!("the configuration was not loaded, the policy of before is in force: {error}"),
         };
         self.teller.tell(&Event::Reload {
@@ -287,7 +287,6 @@ impl Agent {
                 })
                 .collect(),
         };
-        let now_ns = monotonic_ns().unwrap_or_default();
         let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
         snapshot.settings = shown;
         snapshot.reload = reload.clone();
@@ -295,7 +294,6 @@ impl Agent {
         snapshot.policy_generation = self.generation;
         snapshot.allowed = self.allowing.shown(self.host.config(), &self.kernel);
         snapshot.loops = self.loops.rows();
-        snapshot.at_ns = snapshot.at_ns.max(now_ns);
     }
 }
 

@@ -208,7 +208,7 @@ impl Agent {
             let reason = format!("query {question} is no longer allowed: its time is over");
             self.teller.tell(&Event::Disallow(allowance(&question, reason)));
         }
-        if let Err(Refusal::Failed(error) | Refusal::Bad(error) | Refusal::Missing(error)) = self.follow_allowances() {
+        if let Err(error) = self.follow_allowances() {
             tracing::warn!("{error}");
         }
     }

@@ -8,7 +8,7 @@ use guard_common::{
 
 use super::{Agent, monotonic_ns};
 use crate::{
-    config::{Config, mode_word},
+    config::{Budget, Config, Zone, mode_word},
     control::{
         api::{Explanation, LoopRow, SCHEMA, Scores, StateView},
         ask::{Answer, Refusal},
@@ -154,18 +154,23 @@ impl Known<'_> {
     }
 
     /// The budgets that its queries are charged to, for all that is known: not by whom, and not where to.
-    fn budgets(&self) -> Vec<String> {
-        let Some(name) = Name::read(self.question.wire()) else {
-            return Vec::new();
-        };
-        let qtype = self.question.qtype();
-        let budgets = self.config.budgets.iter().filter(|budget| {
+    fn charged(&self) -> impl Iterator<Item = &Budget> {
+        let (name, qtype) = (Name::read(self.question.wire()), self.question.qtype());
+        self.config.budgets.iter().filter(move |budget| {
             let filter = &budget.filter;
+            let is_in = |zones: &[Zone]| {
+                name.as_ref()
+                    .is_some_and(|name| zones.iter().any(|zone| zone.holds(name)))
+            };
             (filter.types.is_empty() || filter.types.contains(&qtype))
-                && (filter.zones.is_empty() || filter.zones.iter().any(|zone| zone.holds(&name)))
-        });
+                && (filter.zones.is_empty() || is_in(&filter.zones))
+        })
+    }
+
+    /// The same in sentences, and the link-local budget.
+    fn budgets(&self) -> Vec<String> {
         let link_local = self.config.link_local.iter().map(ToString::to_string);
-        budgets.map(ToString::to_string).chain(link_local).collect()
+        self.charged().map(ToString::to_string).chain(link_local).collect()
     }
 
     fn remedies(&self) -> Vec<String> {
@@ -193,9 +198,11 @@ impl Known<'_> {
                 allowed.question
             ));
         }
-        if self.config.budgets.iter().any(|budget| budget.filter.types.is_empty()) {
-            remedies
-                .push("dnsguard policy set 'budget.\"NAME\".limit' N  changes what a budget has room for".to_owned());
+        if let Some(budget) = self.charged().next() {
+            let key = format!("budget.\"{}\".limit", budget.name);
+            remedies.push(format!(
+                "dnsguard policy set '{key}' N  changes what that budget has room for"
+            ));
         }
         remedies
     }

@@ -3,7 +3,7 @@
 //! A thread reads the file and looks at the host, which takes as long as they like; then the agent switches the policy
 //! between two packets. Counts, open breakers and storms go on.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use tokio::task::JoinHandle;
 
@@ -81,13 +81,29 @@ pub(super) fn changes(before: &Config, after: &Config) -> Vec<String> {
     let mut changes: Vec<_> = settings
         .map(|((key, old), (_, new))| format!("{key}: {old} -> {new}"))
         .collect();
-    let (old, new): (BTreeSet<_>, BTreeSet<_>) = (before.limits().collect(), after.limits().collect());
-    changes.extend(old.difference(&new).map(|limit| format!("gone: {limit}")));
-    changes.extend(new.difference(&old).map(|limit| format!("new: {limit}")));
+    let (old, new) = (limits(before), limits(after));
+    for (name, limit) in &old {
+        match new.get(name) {
+            Some(other) if other == limit => {}
+            Some(other) => changes.push(format!("{name}: {limit} -> {other}")),
+            None => changes.push(format!("{name}: {limit} -> gone")),
+        }
+    }
+    let added = new.iter().filter(|(name, _)| !old.contains_key(*name));
+    changes.extend(added.map(|(name, limit)| format!("{name}: new, {limit}")));
     if changes.is_empty() && before != after {
         changes.push("filters of budgets or ranges of hygiene".to_owned());
     }
     changes
+}
+
+/// What each budget and the rules of hygiene say, by their names.
+fn limits(config: &Config) -> BTreeMap<String, String> {
+    let split = |limit: String| match limit.split_once(": ") {
+        Some((name, says)) => (name.to_owned(), says.to_owned()),
+        None => (limit, String::new()),
+    };
+    config.limits().map(split).collect()
 }
 
 #[cfg(test)]
@@ -103,9 +119,11 @@ mod tests {
         let before = config("[[budget]]\nname = 'b'\nscope = 'all'\nlimit = 10\n");
         let after = config("mode = 'enforce'\n[[budget]]\nname = 'b'\nscope = 'all'\nlimit = 20\n");
         let changes = changes(&before, &after);
-        assert_eq!(changes.len(), 3, "{changes:?}");
-        assert_eq!(changes[0], "mode: \"observe\" -> \"enforce\"");
-        assert!(changes[1].starts_with("gone: budget b: all") && changes[2].starts_with("new: budget b: all"));
+        let expected = [
+            "mode: \"observe\" -> \"enforce\"",
+            "budget b: all, in, 10/s with 10 at once, drop, 1 row -> all, in, 20/s with 20 at once, drop, 1 row",
+        ];
+        assert_eq!(changes, expected);
     }
 
     #[test]

@@ -201,7 +201,7 @@ pub(super) fn rows(loops: &[LoopRow]) -> String {
 fn hold(row: &LoopRow) -> String {
     match row.hold_left_ms {
         _ if row.allowed => "allowed".to_owned(),
-        0 => "testing".to_owned(),
+        0 => "over".to_owned(),
         left => duration(left),
     }
 }

@@ -91,14 +91,19 @@ pub(crate) fn observe(asked: &Args) -> Result<u8, ClientError> {
         let printed = print::print(&print::json(&document, Format::Json));
         return Ok(if printed.is_ok() { exit::DONE } else { exit::FAILED });
     }
+    let mut is_read = true;
     client.lines(&path, |line| {
         let text = match asked.remote.output {
             Format::Table => sentence(line),
             Format::Json | Format::Jsonl => format!("{line}\n"),
         };
         // Whoever reads it has seen enough.
-        print::print_all(&text)
+        is_read = print::print_all(&text);
+        is_read
     })?;
+    if asked.follow && is_read {
+        return Err(client.ended());
+    }
     Ok(exit::DONE)
 }
 

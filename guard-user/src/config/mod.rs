@@ -32,6 +32,7 @@ pub(crate) use self::{
     file::{ConfigError, Live},
     hygiene::Hygiene,
     policy::{BudgetRow, Compiled},
+    zone::Zone,
 };
 
 /// Where maps and links are pinned unless the operator says otherwise.

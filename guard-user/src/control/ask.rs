@@ -22,6 +22,13 @@ pub(crate) enum Refusal {
     Failed(String),
 }
 
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Bad(why) | Self::Missing(why) | Self::Failed(why)) = self;
+        f.write_str(why)
+    }
+}
+
 /// What comes back.
 pub(crate) type Answer<T> = Result<T, Refusal>;
 

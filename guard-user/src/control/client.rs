@@ -127,6 +127,11 @@ impl Client {
         })
     }
 
+    /// What there is to say where lines end that should not.
+    pub(crate) fn ended(&self) -> ClientError {
+        self.nobody(io::Error::new(io::ErrorKind::ConnectionAborted, "it has ended"))
+    }
+
     fn block_on<T>(&self, work: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.map_err(|source| self.nobody(source))?.block_on(work)
