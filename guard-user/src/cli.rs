@@ -12,7 +12,7 @@ use clap::{
 use guard_common::policy::Mode;
 
 use crate::{
-    command::{Remote, explain, loops, observe, policy, reload, status},
+    command::{Remote, bugtool, explain, loops, observe, policy, reload, status},
     config::{self, Cidr, DEFAULT_PIN_DIR},
     manual, name, probe, top,
 };
@@ -160,6 +160,9 @@ pub(crate) enum Command {
     /// Have the agent read its configuration file again.
     #[command(after_help = help([reload::EXAMPLES, REMOTE_EXIT_CODES]))]
     Reload(Remote),
+    /// Gather what somebody who is to help wants to see, in one file.
+    #[command(after_help = help([bugtool::EXAMPLES, EXIT_CODES]))]
+    Bugtool(bugtool::Args),
     /// Print completions for a shell.
     #[command(after_help = help([manual::COMPLETION_EXAMPLES, EXIT_CODES]))]
     Completion(manual::Completion),

@@ -92,6 +92,7 @@ fn main() -> ExitCode {
         Command::Explain(asked) => finish(command::explain::explain(&asked)),
         Command::Policy(asked) => finish(command::policy::policy(asked.what)),
         Command::Reload(remote) => finish(command::reload::reload(&remote)),
+        Command::Bugtool(asked) => report(command::bugtool::bugtool(&asked)),
         Command::Completion(asked) => report(manual::completion(&asked)),
         Command::Man(asked) => report(manual::man(&asked)),
         Command::Detach(detach) => report(detach_all(&detach)),

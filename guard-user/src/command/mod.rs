@@ -1,5 +1,6 @@
 //! Commands that ask the running agent, and what they print.
 
+pub(crate) mod bugtool;
 pub(crate) mod explain;
 pub(crate) mod loops;
 pub(crate) mod observe;

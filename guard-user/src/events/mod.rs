@@ -15,6 +15,7 @@ use guard_common::policy::Mode;
 use serde::Serialize;
 
 pub(crate) use self::{
+    date::rfc3339,
     output::Output,
     storm::{ClientShare, NameShare, OverBudget, SearchWalk, WithinBudget, ZoneShare},
     teller::Teller,

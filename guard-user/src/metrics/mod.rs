@@ -110,7 +110,8 @@ mod tests {
     use super::{scrape::FAMILIES, *};
     use crate::{
         attachment::{Attachment, Hook, Method},
-        snapshot::{BudgetCount, Held, Link, OpenLoop, Standing, Standings},
+        question::Question,
+        snapshot::{Allowed, BudgetCount, Held, Link, OpenLoop, Reload, Standing, Standings},
     };
 
     fn attachment(hook: Hook) -> Attachment {
@@ -143,6 +144,17 @@ mod tests {
         let mut snapshot = Snapshot {
             mode: Mode::Enforce,
             policy_generation: 3,
+            reload: Reload {
+                successful: true,
+                success_seconds: 1_795_000_000.5,
+                error: None,
+            },
+            allowed: vec![Allowed {
+                key: 1,
+                question: Question::new("x.consul", "A").unwrap(),
+                by_hand: true,
+                until_ns: None,
+            }],
             lease_seconds: 29.5,
             attachments: vec![attachment(Hook::TcEgress), attachment(Hook::TcIngress)],
             lines_lost: 4,
@@ -258,6 +270,9 @@ mod tests {
             r#"dnsguard_mode{mode="observe"} 0"#,
             r#"dnsguard_mode{mode="enforce"} 1"#,
             "dnsguard_policy_generation 3",
+            "dnsguard_config_last_reload_successful 1",
+            "dnsguard_config_last_reload_success_timestamp_seconds 1795000000.5",
+            "dnsguard_allowed_keys 1",
             "dnsguard_lease_seconds_remaining 29.5",
             r#"dnsguard_map_bytes{map="KEYS"} 8388608"#,
             concat!("dnsguard_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),

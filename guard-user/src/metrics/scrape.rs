@@ -277,6 +277,21 @@ fn agent(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
         &[(vec![], generation)],
     )?;
     exposition.gauge(
+        "config_last_reload_successful",
+        "1 if the configuration that was to be loaded last is in force, 0 if the one before it is.",
+        &[(vec![], u64::from(snapshot.reload.successful))],
+    )?;
+    exposition.gauge(
+        "config_last_reload_success_timestamp_seconds",
+        "When a configuration was last loaded, in seconds since 1970.",
+        &[(vec![], snapshot.reload.success_seconds)],
+    )?;
+    exposition.gauge(
+        "allowed_keys",
+        "Names and types that the operator has allowed: they are only watched.",
+        &[(vec![], snapshot.allowed.len() as u64)],
+    )?;
+    exposition.gauge(
         "lease_seconds_remaining",
         "Seconds until everything passes unless the agent renews its lease.",
         &[(vec![], snapshot.lease_seconds)],
