@@ -14,7 +14,7 @@ use guard_common::policy::Mode;
 use crate::{
     command::{Remote, bugtool, explain, loops, observe, policy, reload, status},
     config::{self, Cidr, DEFAULT_PIN_DIR},
-    manual, name, probe, top,
+    doctor, manual, name, probe, top,
 };
 
 /// What every help text ends with.
@@ -51,6 +51,7 @@ Examples:
   dnsguard observe -f                                    what happens now?
   dnsguard explain x.consul DS                           what is thought of it, and why?
   dnsguard probe                                         does a query go round?
+  dnsguard doctor                                        what is in the way, what is wrong here?
   dnsguard detach --all                                  take everything out of the kernel";
 
 const RUN_EXAMPLES: &str = "\
@@ -169,6 +170,9 @@ pub(crate) enum Command {
     /// Print the manual page, or write the pages of all commands.
     #[command(after_help = help([manual::MAN_EXAMPLES, EXIT_CODES]))]
     Man(manual::Man),
+    /// Look at this host: what is in the guard's way, and which resolver configurations form a loop as written?
+    #[command(after_help = help([doctor::EXAMPLES, doctor::EXIT_CODES]))]
+    Doctor(doctor::Args),
     /// Remove every trace of the guard from the kernel, also when the agent is dead.
     #[command(after_help = help([DETACH_EXAMPLE, EXIT_CODES]))]
     Detach(Detach),

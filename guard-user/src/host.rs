@@ -52,6 +52,12 @@ impl Host {
         self.addresses.iter().filter(move |address| address.device == device)
     }
 
+    /// The names of the interfaces that have this address.
+    pub(crate) fn named(&self, ip: IpAddr) -> impl Iterator<Item = &str> {
+        let having = self.addresses.iter().filter(move |address| address.ip == ip);
+        having.map(|address| address.device.as_str())
+    }
+
     /// Whether the host asks this nameserver.
     pub(crate) fn asks(&self, nameserver: IpAddr) -> bool {
         self.nameservers.contains(&nameserver)

@@ -14,6 +14,7 @@ mod config;
 mod control;
 mod datapath;
 mod device;
+mod doctor;
 mod drivers;
 mod ethtool;
 mod events;
@@ -35,6 +36,7 @@ mod run;
 mod search;
 mod settings;
 mod snapshot;
+mod sockets;
 mod storms;
 mod sys;
 mod top;
@@ -95,6 +97,7 @@ fn main() -> ExitCode {
         Command::Bugtool(asked) => report(command::bugtool::bugtool(&asked)),
         Command::Completion(asked) => report(manual::completion(&asked)),
         Command::Man(asked) => report(manual::man(&asked)),
+        Command::Doctor(asked) => doctor(&asked),
         Command::Detach(detach) => report(detach_all(&detach)),
     }
 }
@@ -145,6 +148,19 @@ fn probe(asked: cli::Probe) -> ExitCode {
             eprintln!("dnsguard: {error}");
             ExitCode::from(code)
         }
+    }
+}
+
+fn doctor(asked: &doctor::Args) -> ExitCode {
+    let config = match asked.config.as_deref().map(Config::load) {
+        Some(Ok(config)) => Some(config),
+        Some(Err(error)) => return bad_configuration(&error),
+        None => None,
+    };
+    let examined = doctor::examine(config.as_ref(), asked.seconds, asked.output);
+    match examined.and_then(|(text, code)| print::print(&text).map(|()| code)) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => report(Err(error)),
     }
 }
 

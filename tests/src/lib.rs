@@ -15,6 +15,7 @@
 pub mod bench;
 pub mod client;
 pub mod flood;
+pub mod foreign;
 pub mod frame;
 pub mod guard;
 mod http;

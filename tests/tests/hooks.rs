@@ -11,13 +11,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use aya::{
-    Ebpf,
-    programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode, tc::TcAttachOptions},
-};
+use aya::programs::{SchedClassifier, TcAttachType};
 use guard_tests::{
     Namespace,
     client::ask,
+    foreign::Foreign,
     frame::{HELD, Query},
     guard::{Guard, GuardOptions, Mode},
     programs,
@@ -243,7 +241,9 @@ fn hangs_and_works(xdp: &str, tc: &str, expected: [[&str; 3]; 2]) -> Result<()> 
     let _machine = MACHINE.lock();
     let [here, there] = site()?;
     // Native XDP_TX is lost where the other side of a veth has no NAPI; a program there brings it.
-    let _napi = (expected[0][1] == "driver").then(|| Foreign::xdp(&there)).transpose()?;
+    let _napi = (expected[0][1] == "driver")
+        .then(|| Foreign::xdp(&there, WIRE, "foreign"))
+        .transpose()?;
     let guard = ready(
         &here,
         &options(&[WIRE], &format!("[attach]\nxdp = \"{xdp}\"\ntc = \"{tc}\"\n")),
@@ -367,92 +367,6 @@ fn generic_xdp_drops_in_silence() -> Result<()> {
     drops_in_silence("generic", "tcx", "xdp")
 }
 
-/// A program of somebody else's, which lets everything pass. Dropping it takes it away.
-struct Foreign {
-    _ebpf: Ebpf,
-    id: u32,
-}
-
-impl Foreign {
-    /// One in the chain of tcx.
-    fn tcx(namespace: &Namespace, direction: TcAttachType) -> Result<Self> {
-        // TCX_NEXT
-        let mut ebpf = Ebpf::load(&object("classifier", -1))?;
-        let program: &mut SchedClassifier = ebpf.program_mut("foreign").context("no program")?.try_into()?;
-        program.load()?;
-        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
-        namespace.run(|| program.attach_with_options(WIRE, direction, options))?;
-        let id = program.info()?.id();
-        Ok(Self { _ebpf: ebpf, id })
-    }
-
-    /// One at the XDP hook, in the driver.
-    fn xdp(namespace: &Namespace) -> Result<Self> {
-        // XDP_PASS
-        let mut ebpf = Ebpf::load(&object("xdp", 2))?;
-        let program: &mut Xdp = ebpf.program_mut("foreign").context("no program")?.try_into()?;
-        program.load()?;
-        namespace.run(|| program.attach(WIRE, XdpMode::Driver))?;
-        let id = program.info()?.id();
-        Ok(Self { _ebpf: ebpf, id })
-    }
-}
-
-/// An ELF object with one program, `foreign`, of two instructions: r0 = `result`, exit.
-///
-/// ```text
-/// ELF header | names | instructions | symbols | section headers
-/// ```
-fn object(section: &str, result: i32) -> Vec<u8> {
-    const HEADER: usize = 64;
-    let names = format!("\0foreign\0{section}\0.symtab\0.strtab\0");
-    let name = |wanted: &str| names.find(&format!("\0{wanted}\0")).map_or(0, |at| at as u32 + 1);
-    let names_len = names.len().next_multiple_of(8);
-    let (code, symbols) = (HEADER + names_len, HEADER + names_len + 16);
-    let headers = symbols + 2 * 24;
-
-    let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1];
-    elf.resize(16, 0);
-    // ET_REL, EM_BPF, version 1.
-    elf.extend([1, 0, 247, 0, 1, 0, 0, 0]);
-    elf.extend([0; 16]);
-    elf.extend((headers as u64).to_le_bytes());
-    elf.extend([0; 4]);
-    for half in [HEADER as u16, 0, 0, 64, 4, 3] {
-        elf.extend(half.to_le_bytes());
-    }
-    elf.extend(names.as_bytes());
-    elf.resize(code, 0);
-    // BPF_ALU64 | BPF_MOV | BPF_K, then BPF_JMP | BPF_EXIT.
-    elf.extend([0xb7, 0, 0, 0]);
-    elf.extend(result.to_le_bytes());
-    elf.extend([0x95, 0, 0, 0, 0, 0, 0, 0]);
-    // The null symbol, and a global function at the start of section 1.
-    elf.extend([0; 24]);
-    elf.extend(name("foreign").to_le_bytes());
-    elf.extend([0x12, 0, 1, 0]);
-    elf.extend([0; 8]);
-    elf.extend(16_u64.to_le_bytes());
-    // Name, type, flags, address, offset, size, link, info, alignment, entry size.
-    for (name, kind, flags, offset, size, link, info, entry) in [
-        (0, 0_u32, 0_u64, 0, 0, 0_u32, 0_u32, 0_u64),
-        (name(section), 1, 6, code, 16, 0, 0, 0),
-        (name(".symtab"), 2, 0, symbols, 48, 3, 1, 24),
-        (name(".strtab"), 3, 0, HEADER, names.len(), 0, 0, 0),
-    ] {
-        elf.extend(name.to_le_bytes());
-        elf.extend(kind.to_le_bytes());
-        for word in [flags, 0, offset as u64, size as u64] {
-            elf.extend(word.to_le_bytes());
-        }
-        elf.extend(link.to_le_bytes());
-        elf.extend(info.to_le_bytes());
-        elf.extend(8_u64.to_le_bytes());
-        elf.extend(entry.to_le_bytes());
-    }
-    elf
-}
-
 /// The programs in the chain of tcx, in their order.
 fn chain(namespace: &Namespace, direction: TcAttachType) -> Result<Vec<u32>> {
     let (_, programs) = namespace.run(|| SchedClassifier::query_tcx(WIRE, direction))?;
@@ -475,7 +389,7 @@ fn stays_untouched(tc: &str) -> Result<()> {
     }
     let foreign = [TcAttachType::Ingress, TcAttachType::Egress]
         .into_iter()
-        .map(|direction| Ok((direction, Foreign::tcx(&here, direction)?)))
+        .map(|direction| Ok((direction, Foreign::tcx(&here, WIRE, direction, "foreign")?)))
         .collect::<Result<Vec<_>>>()?;
     let look = || -> Result<(String, Vec<Vec<u32>>)> {
         let qdiscs = here.tool("tc", "qdisc show")?;
@@ -493,7 +407,7 @@ fn stays_untouched(tc: &str) -> Result<()> {
         let (text, chains) = look()?;
         assert_eq!(text, before.0);
         for ((_, foreign), chain) in foreign.iter().zip(chains) {
-            assert_eq!(chain.last(), Some(&foreign.id), "it is still there, behind us");
+            assert_eq!(chain.last(), Some(&foreign.id()), "it is still there, behind us");
             assert_eq!(chain.len(), 1 + ours);
         }
         Ok(())
@@ -534,7 +448,7 @@ fn what_others_hang_at_the_hooks_is_untouched_by_clsact() -> Result<()> {
 fn a_foreign_xdp_program_is_never_replaced() -> Result<()> {
     let _machine = MACHINE.lock();
     let [here, _there] = site()?;
-    let foreign = Foreign::xdp(&here)?;
+    let foreign = Foreign::xdp(&here, WIRE, "foreign")?;
     for xdp in ["driver", "generic"] {
         let guard = ready(&here, &options(&[WIRE], &format!("[attach]\nxdp = \"{xdp}\"\n")))?;
         let failed = guard.events_of("attach_error")?;
@@ -550,7 +464,7 @@ fn a_foreign_xdp_program_is_never_replaced() -> Result<()> {
         );
         let link = here.tool("ip", &format!("-details link show dev {WIRE}"))?;
         ensure!(
-            link.contains(&format!("id {} ", foreign.id)),
+            link.contains(&format!("id {} ", foreign.id())),
             "the program is another one: {link}"
         );
         guard.wait_counter("dnsguard_attach_errors_total", &["hook=\"xdp\""], 1, PATIENCE)?;

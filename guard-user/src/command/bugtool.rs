@@ -90,7 +90,10 @@ pub(crate) fn bugtool(asked: &Args) -> anyhow::Result<()> {
 
 fn default_name() -> PathBuf {
     let host = nix::unistd::gethostname().ok().and_then(|host| host.into_string().ok());
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let seconds = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
     format!("dnsguard-bugtool-{}-{seconds}.tar.gz", host.unwrap_or_default()).into()
 }
 
@@ -131,14 +134,20 @@ fn parts(asked: &Args) -> impl Iterator<Item = Part> {
         output: print::Format::Json,
     }
     .client();
-    let file = client.get::<crate::control::api::PolicyView>("/v1/policy").ok().and_then(|view| view.file);
+    let file = client
+        .get::<crate::control::api::PolicyView>("/v1/policy")
+        .ok()
+        .and_then(|view| view.file);
     let configuration = file.map(|path| Part {
         name: "dnsguard.toml".to_owned(),
         content: fs::read(path).map_err(|error| error.to_string()),
     });
     let asked_of_agent = ASKED.into_iter().map(move |(name, path)| Part {
         name: name.to_owned(),
-        content: client.text(path).map(String::into_bytes).map_err(|error| error.to_string()),
+        content: client
+            .text(path)
+            .map(String::into_bytes)
+            .map_err(|error| error.to_string()),
     });
     let doctor = Part {
         name: "doctor.json".to_owned(),
@@ -148,7 +157,9 @@ fn parts(asked: &Args) -> impl Iterator<Item = Part> {
     };
     let pins = Part {
         name: "pins.txt".to_owned(),
-        content: list(&asked.pin_dir).map(String::into_bytes).map_err(|error| error.to_string()),
+        content: list(&asked.pin_dir)
+            .map(String::into_bytes)
+            .map_err(|error| error.to_string()),
     };
     let copied = COPIED.into_iter().map(|path| Part {
         name: format!("host{path}"),

@@ -59,12 +59,7 @@ impl<'a> Attacher<'a> {
 
     /// The hooks at which an interface is guarded.
     pub(super) fn hooks(&self, device: &Device) -> Vec<Hook> {
-        let incoming = match self.xdp {
-            XdpPolicy::Off => Hook::TcIngress,
-            XdpPolicy::Auto if !device.physical => Hook::TcIngress,
-            _ if device.loopback => Hook::TcIngress,
-            XdpPolicy::Auto | XdpPolicy::Driver | XdpPolicy::Generic => Hook::Xdp,
-        };
+        let incoming = incoming(device, self.xdp);
         if device.loopback {
             vec![incoming]
         } else {
@@ -197,6 +192,16 @@ impl<'a> Attacher<'a> {
     {
         let program = self.ebpf.program_mut(name).and_then(|program| program.try_into().ok());
         program.ok_or(Failure::Program(AttachError::Missing(name)))
+    }
+}
+
+/// The hook at which an interface's incoming packets are looked at, as far as the policy decides it.
+pub(crate) const fn incoming(device: &Device, xdp: XdpPolicy) -> Hook {
+    match xdp {
+        XdpPolicy::Off => Hook::TcIngress,
+        XdpPolicy::Auto if !device.physical => Hook::TcIngress,
+        _ if device.loopback => Hook::TcIngress,
+        XdpPolicy::Auto | XdpPolicy::Driver | XdpPolicy::Generic => Hook::Xdp,
     }
 }
 

@@ -13,12 +13,12 @@ use std::{fs::File, io, path::Path};
 
 use aya::Ebpf;
 
+use self::{attach::Attacher, pins::Pins};
 pub(crate) use self::{
-    attach::AttachError,
-    pins::{PinError, remove_all},
+    attach::{AttachError, incoming},
+    pins::{PinError, guarded, is_on_bpffs, remove_all},
     tables::{Kernel, MapFault},
 };
-use self::{attach::Attacher, pins::Pins};
 use crate::{
     attachment::{Attachment, Hook},
     config::Config,

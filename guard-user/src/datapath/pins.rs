@@ -8,6 +8,7 @@
 //! The BPF file system refuses names with dots, so interfaces go by their index.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, DirBuilder, File, TryLockError},
     io,
     os::unix::fs::DirBuilderExt as _,
@@ -50,13 +51,8 @@ impl Pins {
             root: root.to_owned(),
             versioned: root.join(format!("v{}", abi::VERSION)),
         };
-        let nearest = root
-            .ancestors()
-            .find(|path| path.exists())
-            .unwrap_or_else(|| Path::new("/"));
-        match statfs(nearest) {
-            Ok(found) if found.filesystem_type() == BPF_FS_MAGIC => {}
-            _ => return Err(PinError::NotBpffs(root.display().to_string())),
+        if !is_on_bpffs(root).unwrap_or(false) {
+            return Err(PinError::NotBpffs(root.display().to_string()));
         }
         for folder in [pins.versioned.join("maps"), pins.links()] {
             DirBuilder::new()
@@ -131,6 +127,41 @@ impl Pins {
     pub(super) fn remove(&self) -> Result<(), PinError> {
         remove_all(&self.root).map(drop)
     }
+}
+
+/// Whether a pin directory is on a BPF file system, or would be if it were created.
+///
+/// # Errors
+///
+/// What `statfs` says of the nearest directory that is there.
+pub(crate) fn is_on_bpffs(root: &Path) -> io::Result<bool> {
+    let nearest = root.ancestors().find(|path| path.exists());
+    let found = statfs(nearest.unwrap_or_else(|| Path::new("/")))?;
+    Ok(found.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// The interfaces for which some version has pinned something below `root`, by index.
+///
+/// # Errors
+///
+/// What the kernel says to whoever may not look; a directory that is not there has no pins.
+pub(crate) fn guarded(root: &Path) -> io::Result<BTreeSet<u32>> {
+    let mut found = BTreeSet::new();
+    let entries = match fs::read_dir(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => entries?,
+    };
+    for version in entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| is_version(path))
+    {
+        for link in files(&version.join("links")) {
+            let name = link.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            found.extend(name.split('-').next().and_then(|ifindex| ifindex.parse::<u32>().ok()));
+        }
+    }
+    Ok(found)
 }
 
 /// Detaches everything that any version has pinned below `root`, and removes the pins; tells how many there were. It

@@ -298,7 +298,7 @@ impl Event {
         let line = Line {
             schema: SCHEMA,
             event: self.word(),
-            time: date::rfc3339(now),
+            time: rfc3339(now),
             event_fields: self,
         };
         // Strings, numbers and lists: nothing in it can fail.

@@ -24,10 +24,13 @@ use super::{
     mark::{Likeness, Marked, Random},
     response::Response,
     route::{Route, Seen, World},
-    sockets::{Owned, Owners},
     target::Question,
 };
-use crate::{host::Host, name};
+use crate::{
+    host::Host,
+    name,
+    sockets::{Owned, Owners},
+};
 
 /// Queries that are on their way at once.
 const AT_ONCE: usize = 8;

@@ -14,7 +14,6 @@ mod report;
 mod response;
 mod route;
 mod server;
-mod sockets;
 mod target;
 
 use std::{net::SocketAddr, time::Duration};

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use super::sockets::{Owned, Process};
+use crate::sockets::{Owned, Process};
 
 /// Hops that are kept of one query; what comes after them proves nothing new.
 const MAX_HOPS: usize = 64;

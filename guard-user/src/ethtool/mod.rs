@@ -3,6 +3,8 @@
 //! They are on the older of ethtool's two interfaces alone, the ioctl (include/uapi/linux/ethtool.h); netlink has the
 //! standard ones. Reading takes no capability.
 
+mod settings;
+
 use std::{
     collections::HashMap,
     io,
@@ -11,6 +13,7 @@ use std::{
 
 use nix::errno::Errno;
 
+pub(crate) use self::settings::Channels;
 use crate::sys::EthtoolMemory;
 
 /// The questions, each a number at the beginning of its structure.
@@ -185,7 +188,7 @@ mod tests {
     use super::*;
 
     /// Runs `work` in an empty network, which goes with the thread; tells if nobody may make one.
-    fn in_a_network(work: fn()) {
+    pub(super) fn in_a_network(work: fn()) {
         if !nix::unistd::geteuid().is_root() {
             eprintln!("not run: needs root for a network namespace");
             return;
@@ -197,7 +200,7 @@ mod tests {
         thread::spawn(inside).join().unwrap();
     }
 
-    fn ip(arguments: &str) {
+    pub(super) fn ip(arguments: &str) {
         let status = Command::new("ip").args(arguments.split(' ')).status();
         assert!(status.unwrap().success(), "ip {arguments}");
     }

@@ -12,38 +12,40 @@ use std::{
 
 /// A process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Process {
-    pub(super) pid: u32,
+pub(crate) struct Process {
+    pub(crate) pid: u32,
     /// Its name, in printable ASCII.
-    pub(super) name: String,
+    pub(crate) name: String,
 }
 
-/// A UDP socket.
+/// A UDP or TCP socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Socket {
-    local: SocketAddr,
+pub(crate) struct Socket {
+    /// Its own address.
+    pub(crate) local: SocketAddr,
     /// Whether it hears one peer only.
-    connected: bool,
-    inode: u64,
+    pub(crate) connected: bool,
+    /// Its number in `/proc/PID/fd`.
+    pub(crate) inode: u64,
 }
 
 /// The processes of this host that have UDP sockets of this network.
 #[derive(Debug, Default)]
-pub(super) struct Owners {
+pub(crate) struct Owners {
     processes: BTreeMap<u32, String>,
 }
 
 /// A socket and the processes that have it; several after a fork.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Owned {
+pub(crate) struct Owned {
     /// Of several sockets with one address (`SO_REUSEPORT`), the first.
-    pub(super) inode: Option<u64>,
-    pub(super) processes: Vec<Process>,
+    pub(crate) inode: Option<u64>,
+    pub(crate) processes: Vec<Process>,
 }
 
 impl Owners {
     /// Looks through all processes.
-    pub(super) fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let inodes: HashSet<u64> = sockets().map(|socket| socket.inode).collect();
         let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -54,12 +56,12 @@ impl Owners {
     }
 
     /// The socket that hears what is sent to this address of the host.
-    pub(super) fn listener(&self, address: SocketAddr) -> Owned {
+    pub(crate) fn listener(&self, address: SocketAddr) -> Owned {
         self.owned(address, |socket| !socket.connected)
     }
 
     /// The socket that sent something from this address of the host, if it is still open.
-    pub(super) fn sender(&self, address: SocketAddr) -> Owned {
+    pub(crate) fn sender(&self, address: SocketAddr) -> Owned {
         self.owned(address, |_| true)
     }
 
@@ -95,7 +97,7 @@ impl Owners {
 }
 
 /// The inodes of the sockets of a process; none where one may not look.
-fn descriptors(pid: u32) -> impl Iterator<Item = u64> {
+pub(crate) fn descriptors(pid: u32) -> impl Iterator<Item = u64> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     entries.filter_map(|entry| {
         let target = fs::read_link(entry.path()).ok()?;
@@ -105,7 +107,7 @@ fn descriptors(pid: u32) -> impl Iterator<Item = u64> {
 }
 
 /// The name of a process. Whoever runs one chooses it: nothing in it may reach a terminal as it is.
-fn name(pid: u32) -> String {
+pub(crate) fn name(pid: u32) -> String {
     let name = fs::read(Path::new("/proc").join(pid.to_string()).join("comm")).unwrap_or_default();
     let printable = |byte: &u8| {
         if byte.is_ascii_graphic() {
@@ -119,13 +121,16 @@ fn name(pid: u32) -> String {
 
 fn sockets() -> impl Iterator<Item = Socket> {
     // /proc/net is the network of the process's first thread; this one's is what counts.
-    let tables = ["udp", "udp6"].map(|table| fs::read_to_string(Path::new("/proc/thread-self/net").join(table)));
-    let lines: Vec<Socket> = tables
-        .iter()
-        .flatten()
+    tables(Path::new("/proc/thread-self/net"), ["udp", "udp6"]).into_iter()
+}
+
+/// The sockets of these tables of a network: `udp`, `udp6`, `tcp`, `tcp6`. None where one may not look.
+pub(crate) fn tables<const N: usize>(network: &Path, names: [&str; N]) -> Vec<Socket> {
+    let tables = names.map(|table| fs::read_to_string(network.join(table)));
+    let tables = tables.iter().flatten();
+    tables
         .flat_map(|table| table.lines().skip(1).filter_map(socket))
-        .collect();
-    lines.into_iter()
+        .collect()
 }
 
 /// One line of the table: number, local and remote address, state, queues, timers, retransmits, user, timeout, inode.

@@ -1,0 +1,124 @@
+//! BPF programs of somebody else's, on hooks that a guard wants too.
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    programs::{
+        LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode,
+        tc::{NlOptions, TcAttachOptions, qdisc_add_clsact},
+    },
+};
+
+use crate::Namespace;
+
+/// A program that lets everything pass. Dropping it takes it away.
+#[derive(Debug)]
+pub struct Foreign {
+    _ebpf: Ebpf,
+    id: u32,
+}
+
+impl Foreign {
+    /// One in the chain of tcx.
+    pub fn tcx(namespace: &Namespace, device: &str, direction: TcAttachType, name: &str) -> Result<Self> {
+        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+        Self::classifier(namespace, device, direction, name, options)
+    }
+
+    /// One in a filter at the clsact qdisc, of the first priority.
+    pub fn clsact(namespace: &Namespace, device: &str, direction: TcAttachType, name: &str) -> Result<Self> {
+        namespace.run(|| qdisc_add_clsact(device))?;
+        let options = NlOptions {
+            priority: 1,
+            ..NlOptions::default()
+        };
+        Self::classifier(namespace, device, direction, name, TcAttachOptions::Netlink(options))
+    }
+
+    /// One at the XDP hook, in the driver.
+    pub fn xdp(namespace: &Namespace, device: &str, name: &str) -> Result<Self> {
+        // XDP_PASS
+        let mut ebpf = Ebpf::load(&object(name, "xdp", 2))?;
+        let program: &mut Xdp = ebpf.program_mut(name).context("no program")?.try_into()?;
+        program.load()?;
+        namespace.run(|| program.attach(device, XdpMode::Driver))?;
+        let id = program.info()?.id();
+        Ok(Self { _ebpf: ebpf, id })
+    }
+
+    /// The number of the program.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    fn classifier(
+        namespace: &Namespace,
+        device: &str,
+        direction: TcAttachType,
+        name: &str,
+        options: TcAttachOptions,
+    ) -> Result<Self> {
+        // TCX_NEXT
+        let mut ebpf = Ebpf::load(&object(name, "classifier", -1))?;
+        let program: &mut SchedClassifier = ebpf.program_mut(name).context("no program")?.try_into()?;
+        program.load()?;
+        namespace.run(|| program.attach_with_options(device, direction, options))?;
+        let id = program.info()?.id();
+        Ok(Self { _ebpf: ebpf, id })
+    }
+}
+
+/// An ELF object with one program of this name, of two instructions: r0 = `result`, exit.
+///
+/// ```text
+/// ELF header | names | instructions | symbols | section headers
+/// ```
+fn object(name: &str, section: &str, result: i32) -> Vec<u8> {
+    const HEADER: usize = 64;
+    let names = format!("\0{name}\0{section}\0.symtab\0.strtab\0");
+    let at = |wanted: &str| names.find(&format!("\0{wanted}\0")).map_or(0, |found| found as u32 + 1);
+    let names_len = names.len().next_multiple_of(8);
+    let (code, symbols) = (HEADER + names_len, HEADER + names_len + 16);
+    let headers = symbols + 2 * 24;
+
+    let mut elf = vec![0x7f, b'E', b'L', b'F', 2, 1, 1];
+    elf.resize(16, 0);
+    // ET_REL, EM_BPF, version 1.
+    elf.extend([1, 0, 247, 0, 1, 0, 0, 0]);
+    elf.extend([0; 16]);
+    elf.extend((headers as u64).to_le_bytes());
+    elf.extend([0; 4]);
+    for half in [HEADER as u16, 0, 0, 64, 4, 3] {
+        elf.extend(half.to_le_bytes());
+    }
+    elf.extend(names.as_bytes());
+    elf.resize(code, 0);
+    // BPF_ALU64 | BPF_MOV | BPF_K, then BPF_JMP | BPF_EXIT.
+    elf.extend([0xb7, 0, 0, 0]);
+    elf.extend(result.to_le_bytes());
+    elf.extend([0x95, 0, 0, 0, 0, 0, 0, 0]);
+    // The null symbol, and a global function at the start of section 1.
+    elf.extend([0; 24]);
+    elf.extend(at(name).to_le_bytes());
+    elf.extend([0x12, 0, 1, 0]);
+    elf.extend([0; 8]);
+    elf.extend(16_u64.to_le_bytes());
+    // Name, type, flags, address, offset, size, link, info, alignment, entry size.
+    for (name, kind, flags, offset, size, link, info, entry) in [
+        (0, 0_u32, 0_u64, 0, 0, 0_u32, 0_u32, 0_u64),
+        (at(section), 1, 6, code, 16, 0, 0, 0),
+        (at(".symtab"), 2, 0, symbols, 48, 3, 1, 24),
+        (at(".strtab"), 3, 0, HEADER, names.len(), 0, 0, 0),
+    ] {
+        elf.extend(name.to_le_bytes());
+        elf.extend(kind.to_le_bytes());
+        for word in [flags, 0, offset as u64, size as u64] {
+            elf.extend(word.to_le_bytes());
+        }
+        elf.extend(link.to_le_bytes());
+        elf.extend(info.to_le_bytes());
+        elf.extend(8_u64.to_le_bytes());
+        elf.extend(entry.to_le_bytes());
+    }
+    elf
+}
