@@ -1,9 +1,9 @@
 //! The guard under test: the agent's own binary, run in a namespace as an operator would.
 
 use std::{
-    env, fmt,
+    env, fmt, fs,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -15,6 +15,9 @@ use crate::{Namespace, Process, http};
 
 /// Where the agent serves its metrics, inside its namespace.
 const METRICS: ([u8; 4], u16) = ([127, 0, 0, 1], 9533);
+
+/// Longer than any command takes: one that hangs is a failure.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often the event file is read while waiting.
 const POLL: Duration = Duration::from_millis(10);
@@ -68,7 +71,33 @@ impl GuardOptions {
 #[derive(Debug)]
 pub struct Guard {
     namespace: Namespace,
+    config: PathBuf,
     process: Process,
+}
+
+/// What a command said.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// What it wrote to standard output.
+    pub out: String,
+    /// And to standard error.
+    pub err: String,
+}
+
+impl Said {
+    /// Standard output as JSON, where the exit code is the expected one.
+    pub fn json(&self, code: i32) -> Result<Value> {
+        ensure!(
+            self.code == Some(code),
+            "{:?} is not {code}:\n{}{}",
+            self.code,
+            self.out,
+            self.err
+        );
+        serde_json::from_str(&self.out).with_context(|| format!("not JSON: {}", self.out))
+    }
 }
 
 impl Guard {
@@ -79,7 +108,7 @@ impl Guard {
         let binary = binary()?;
         let config = namespace.file("dnsguard.toml", &options.extra_toml)?;
         let mut command = std::process::Command::new(binary);
-        command.arg("run").arg("--config").arg(config);
+        command.arg("run").arg("--config").arg(&config);
         command.arg("--mode").arg(options.mode.to_string());
         for interface in &options.interfaces {
             command.arg("--interface").arg(interface);
@@ -88,7 +117,38 @@ impl Guard {
         let process = namespace.spawn(command)?;
         Ok(Self {
             namespace: namespace.clone(),
+            config,
             process,
+        })
+    }
+
+    /// Its configuration file, as its namespace sees it.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Gives its configuration file another text, in one step: a new file is put in its place.
+    pub fn rewrite(&self, text: &str) -> Result<()> {
+        let new = self.namespace.file("dnsguard.toml", text)?;
+        self.namespace.run(|| fs::rename(&new, &self.config))?;
+        Ok(())
+    }
+
+    /// Runs a command of its own binary beside it, such as `["status", "-o", "json"]`, and waits for its end.
+    pub fn say(&self, arguments: &[&str]) -> Result<Said> {
+        let mut command = std::process::Command::new(binary()?);
+        command.args(arguments);
+        self.say_by(command)
+    }
+
+    /// The same with a command that was put together elsewhere.
+    pub fn say_by(&self, command: std::process::Command) -> Result<Said> {
+        let process = self.namespace.spawn(command)?;
+        let status = process.wait(PATIENCE)?;
+        Ok(Said {
+            code: status.code(),
+            out: process.output(),
+            err: process.log(),
         })
     }
 

@@ -157,7 +157,8 @@ impl Agent {
             Err(error) => Err(Refusal::Bad(error)),
         };
         // A command that changes a key says itself that it was refused: the file has nothing to do with it.
-        if !work.dry_run && !(is_change && outcome.is_err()) {
+        let is_told = !is_change || outcome.is_ok();
+        if is_told && !work.dry_run {
             self.note_reload(&outcome, &work.trigger, is_change);
         }
         if let Some(reply) = work.reply {

@@ -120,12 +120,6 @@ impl Known<'_> {
             };
             reasons.push(format!("it is allowed {by}: it is only watched, whatever the mode"));
         }
-        match &self.insight {
-            None => reasons.push(
-                "the kernel remembers nothing of it: it was not asked for, or not lately, or was released".to_owned(),
-            ),
-            Some(insight) => reasons.extend(weigh(insight)),
-        }
         if let Some(breaker) = &self.breaker {
             let servers: Vec<_> = breaker.servers.iter().map(ToString::to_string).collect();
             let among = if servers.is_empty() {
@@ -142,6 +136,12 @@ impl Known<'_> {
                 breaker.evidence,
                 breaker.held,
             ));
+        }
+        match &self.insight {
+            None => reasons.push(
+                "the kernel remembers nothing of it: it was not asked for, or not lately, or was released".to_owned(),
+            ),
+            Some(insight) => reasons.extend(weigh(insight)),
         }
         if let Some(standing) = self.standing {
             reasons.push(format!(

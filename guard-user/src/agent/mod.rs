@@ -212,6 +212,7 @@ impl Agent {
     }
 
     fn drain(&mut self, ring: &mut RingBuf<MapData>) {
+        let mut is_told = false;
         while let Some(entry) = ring.next() {
             let Some(event) = KernelEvent::read(&entry) else {
                 warn!("an event of {} bytes is not one of this version", entry.len());
@@ -220,7 +221,13 @@ impl Agent {
             let (device, hook) = self.place(event.ifindex, event.egress == 1);
             if let Some(event) = self.loops.on_event(&event, &device, hook) {
                 self.teller.tell(&event);
+                is_told = true;
             }
+        }
+        // Whoever has heard of a loop finds it in the list.
+        if is_told {
+            let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+            snapshot.loops = self.loops.rows();
         }
     }
 

@@ -140,33 +140,28 @@ fn list(remote: &Remote) -> Outcome {
 }
 
 fn show(asked: &Show) -> Outcome {
-    let list: LoopList = asked.remote.client().get("/v1/loops")?;
+    let mut list: LoopList = asked.remote.client().get("/v1/loops")?;
     let plain = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
-    let is_meant = |row: &LoopRow| {
-        plain(&row.name) == plain(&asked.name)
+    let is_meant = |name: &str, qtype: &str| {
+        plain(name) == plain(&asked.name)
             && asked
                 .qtype
                 .as_ref()
-                .is_none_or(|qtype| row.qtype.eq_ignore_ascii_case(qtype))
+                .is_none_or(|wanted| qtype.eq_ignore_ascii_case(wanted))
     };
-    let found: Vec<_> = list.loops.into_iter().filter(is_meant).collect();
-    if found.is_empty() {
-        let text = match asked.remote.output {
-            Format::Table => {
-                let name = harmless(&asked.name);
-                format!("no breaker of {name} is open; dnsguard explain {name} says what is known of it\n")
-            }
-            Format::Json => "[]\n".to_owned(),
-            Format::Jsonl => String::new(),
-        };
-        return Ok((text, exit::DONE));
-    }
+    list.loops.retain(|row| is_meant(&row.name, &row.qtype));
+    list.allowed.retain(|row| is_meant(&row.name, &row.qtype));
+    let code = if list.loops.is_empty() { exit::DONE } else { exit::FOUND };
     let text = match asked.remote.output {
-        Format::Table => found.iter().map(paragraph).collect::<Vec<_>>().join("\n"),
-        Format::Json => print::json(&found, Format::Json),
-        Format::Jsonl => lines(&found),
+        Format::Table if list.loops.is_empty() => {
+            let name = harmless(&asked.name);
+            format!("no breaker of {name} is open; dnsguard explain {name} says what is known of it\n")
+        }
+        Format::Table => list.loops.iter().map(paragraph).collect::<Vec<_>>().join("\n"),
+        Format::Json => print::json(&list, Format::Json),
+        Format::Jsonl => lines(&list.loops),
     };
-    Ok((text, exit::FOUND))
+    Ok((text, code))
 }
 
 /// One object a line, each with the schema.

@@ -28,11 +28,14 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Debug, Error)]
 pub(crate) enum ClientError {
     /// Nobody is there.
-    #[error("no agent answers at {socket}: {source}; is dnsguard running, and is this its [control] socket?")]
+    #[error("no agent answers at {socket}: {}; is dnsguard running, and is this its [control] socket?", plain(.source))]
     Nobody { socket: String, source: io::Error },
     /// The socket is there, and not for us.
     #[error("not permitted to use {0}; use sudo, or become a member of [control] group")]
     NotPermitted(String),
+    /// The agent knows who is there, and he may not give commands.
+    #[error("{0}")]
+    Forbidden(String),
     /// The agent says no.
     #[error("{0}")]
     Refused(String),
@@ -49,11 +52,17 @@ impl ClientError {
     pub(crate) const fn exit_code(&self) -> u8 {
         match self {
             Self::Nobody { .. } => exit::NOBODY,
-            Self::NotPermitted(_) => exit::NOT_PERMITTED,
+            Self::NotPermitted(_) | Self::Forbidden(_) => exit::NOT_PERMITTED,
             Self::Bad(_) => exit::BAD_USAGE,
             Self::Refused(_) | Self::Stranger { .. } => exit::FAILED,
         }
     }
+}
+
+/// What the system says, without its number.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
 /// The way to the agent of this host.
@@ -183,7 +192,7 @@ impl Client {
             serde_json::from_slice(&body).map_err(|_| self.stranger(format!("its status is {status}")))?;
         Err(match status.as_u16() {
             400 => ClientError::Bad(failure.error),
-            403 => ClientError::NotPermitted(format!("{}: {}", self.shown(), failure.error)),
+            403 => ClientError::Forbidden(failure.error),
             _ => ClientError::Refused(failure.error),
         })
     }

@@ -33,7 +33,11 @@ impl Filter {
                 self.names.push(WildMatch::new(&if ends { name } else { name + "." }));
             }
             "type" => self.types.push(value.to_ascii_uppercase()),
-            "client" => self.clients.push(Cidr::or_address(value)?),
+            "client" => {
+                let client = Cidr::or_address(value);
+                let client = client.map_err(|allowed| format!("client is '{value}'; allowed: {allowed}"))?;
+                self.clients.push(client);
+            }
             "device" => self.devices.push(value.to_owned()),
             "verdict" => self.verdicts.push(value.to_owned()),
             "event" => self.events.push(value.to_owned()),

@@ -263,9 +263,8 @@ impl Wish {
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*key {
                 "last" => {
-                    wish.last = value
-                        .parse()
-                        .map_err(|_| format!("last is '{value}'; allowed: a number"))?
+                    let number = value.parse();
+                    wish.last = number.map_err(|_| format!("last is '{value}'; allowed: a number"))?;
                 }
                 "follow" => wish.follow = value == "1",
                 "queries" => wish.queries = value == "1",

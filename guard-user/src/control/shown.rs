@@ -41,7 +41,7 @@ impl LoopRow {
 
 impl AllowedRow {
     fn of(allowed: &Allowed, at_ns: u64) -> Self {
-        let left = |until_ns: u64| until_ns.saturating_sub(at_ns).div_ceil(1_000_000_000);
+        let left = |until_ns: u64| until_ns.saturating_sub(at_ns) / 1_000_000_000;
         Self {
             name: allowed.question.name(),
             qtype: name::qtype(allowed.question.qtype()).into_owned(),

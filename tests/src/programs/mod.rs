@@ -35,6 +35,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nft", "nftables"),
     ("nsupdate", "bind9-dnsutils"),
     ("pdns_recursor", "pdns-recursor"),
+    ("setpriv", "util-linux"),
     ("systemd-resolved", "systemd-resolved"),
     ("tc", "iproute2"),
     ("tcpdump", "tcpdump"),

@@ -81,7 +81,10 @@ fn the_kernel_gets_what_the_operator_wrote() {
         ..Config::default()
     };
     config.answer.rcode = Rcode::Refused;
-    let config = config.with_mode(Some(Mode::Enforce));
+    let config = Config {
+        mode: Mode::Enforce,
+        ..config
+    };
     let policy = config.policy(&facts(), &SECRET).unwrap().policy;
     assert_eq!(
         (policy.mode(), policy.action(), policy.rcode),
