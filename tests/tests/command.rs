@@ -106,7 +106,14 @@ fn a_configuration_that_is_not_there_is_named() -> Result<()> {
 
 #[test]
 fn every_help_has_an_example_and_the_exit_codes() -> Result<()> {
-    for command in [&[][..], &["run"], &["check-config"], &["probe"], &["detach"]] {
+    for command in [
+        &[][..],
+        &["run"],
+        &["check-config"],
+        &["probe"],
+        &["doctor"],
+        &["detach"],
+    ] {
         for flag in ["--help", "-h"] {
             let arguments = [command, &[flag]].concat();
             let said = dnsguard(&arguments)?;

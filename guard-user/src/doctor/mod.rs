@@ -76,8 +76,8 @@ pub(crate) fn examine(config: Option<&Config>, seconds: u64, output: Format) -> 
     let host = Host::read()?;
     let ports: BTreeSet<u16> = of.ports.iter().copied().chain([DNS_PORT, CONSUL_PORT]).collect();
     let privileges = Privileges::read(&roots);
-    let processes = Processes::read(&ports);
-    let resolvers = Resolvers::read(&roots, &processes);
+    let mut processes = Processes::read(&ports);
+    let resolvers = Resolvers::read(&roots, &mut processes);
 
     let netlink = Netlink::open()?;
     let links = netlink.links()?;

@@ -75,6 +75,12 @@ impl Processes {
         }
     }
 
+    /// Forgets where a process listens beside these ports: for something else than DNS.
+    pub(super) fn keep_ports(&mut self, pid: u32, ports: &BTreeSet<u16>) {
+        let is_kept = |listener: &Listener| !listener.pids.contains(&pid) || ports.contains(&listener.address.port());
+        self.listeners.retain(is_kept);
+    }
+
     /// A process by its number.
     pub(super) fn get(&self, pid: u32) -> Option<&Process> {
         self.by_pid.get(&pid)
@@ -158,7 +164,8 @@ fn listeners(processes: &BTreeMap<u32, Process>, own_network: u64, ports: &BTree
         for socket in unconnected(&folder, ["udp", "udp6"]) {
             let (address, port) = (socket.local, socket.local.port());
             let pids = owners.get(&socket.inode).cloned().unwrap_or_default();
-            if !ports.contains(&port) && !(is_resolver(&pids) && tcp.contains(&port)) {
+            let is_dns = ports.contains(&port) || is_resolver(&pids) && tcp.contains(&port);
+            if !is_dns {
                 continue;
             }
             // A server may have a socket for each of its threads.

@@ -7,12 +7,17 @@ use std::{
 
 use super::{
     finding::Finding,
-    loops::{Action, Resolvers},
+    loops::{Action, Node, Resolvers},
     netlink::{Link, Netlink},
     privileges::{Capability, Privileges, unseen},
     processes::{Listener, Processes},
 };
-use crate::{config::Config, datapath, host::Host, print::harmless};
+use crate::{
+    config::Config,
+    datapath,
+    host::{self, Host},
+    print::harmless,
+};
 
 /// Whoever the interfaces belong to: what is guarded, and how that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +54,8 @@ pub(super) fn check(
             "CAP_SYS_PTRACE",
         ));
     }
-    findings.extend(legs(resolvers, processes, links, netlink, &own, &guarded));
+    let all_legs = all_legs(resolvers, processes, &host::resolv_conf());
+    findings.extend(legs(&all_legs, links, netlink, &own, &guarded));
     findings.extend(ports(config.unwrap_or(&standard), &own, processes, config.is_some()));
     findings.extend(elsewhere(processes));
     findings
@@ -126,75 +132,102 @@ fn guarded(config: Option<&Config>, standard: &Config, links: &[Link]) -> Guarde
     }
 }
 
-/// By which interfaces resolvers are asked and ask, and which of those nobody looks at.
-fn legs(
-    resolvers: &Resolvers,
-    processes: &Processes,
-    links: &[Link],
-    netlink: &Netlink,
-    own: &[&Listener],
-    guarded: &Guarded,
-) -> Vec<Finding> {
-    let mut by_device: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let mut unreachable: Vec<Finding> = Vec::new();
-    for node in resolvers
-        .nodes
-        .iter()
-        .filter(|node| node.pid.is_some() && node.network == processes.own_network)
-    {
-        let targets: BTreeSet<SocketAddr> = node
-            .rules
-            .iter()
-            .flat_map(|rule| match &rule.action {
-                Action::Forward(targets) => targets.clone(),
-                Action::Answer => Vec::new(),
-            })
-            .collect();
-        for target in targets {
-            let device = netlink.route(target.ip()).ok();
-            let device = device.and_then(|ifindex| links.iter().find(|link| link.ifindex == ifindex));
-            match device {
-                Some(link) => {
-                    let leg = format!("{} to {target}", node.program.word());
-                    by_device.entry(link.name.clone()).or_default().insert(leg);
-                }
-                None => unreachable.push(Finding::warn(
-                    "resolvers.unreachable",
-                    format!("{} sends queries to {target}, and there is no route to it", node.name()),
-                )),
+/// A way that queries take from this host.
+struct Leg {
+    /// Who asks.
+    who: String,
+    to: SocketAddr,
+}
+
+/// Every leg: those of the resolvers that run here, and those of programs that ask by resolv.conf(5).
+fn all_legs(resolvers: &Resolvers, processes: &Processes, resolv_conf: &str) -> Vec<Leg> {
+    let nameservers = host::nameserver_lines(resolv_conf).filter_map(|line| line.parse().ok());
+    let mut legs: Vec<_> = nameservers
+        .map(|ip: IpAddr| Leg {
+            who: "programs of this host".to_owned(),
+            to: SocketAddr::new(ip, 53),
+        })
+        .collect();
+    let runs_here = |node: &&Node| node.pid.is_some() && node.network == processes.own_network;
+    for node in resolvers.nodes.iter().filter(runs_here) {
+        let targets = node.rules.iter().flat_map(|rule| match &rule.action {
+            Action::Forward(targets) => targets.clone(),
+            Action::Answer => Vec::new(),
+        });
+        legs.extend(targets.collect::<BTreeSet<_>>().into_iter().map(|to| Leg {
+            who: node.program.word().to_owned(),
+            to,
+        }));
+    }
+    legs
+}
+
+/// By which interfaces queries leave or come in, and which of those nobody looks at.
+fn legs(legs: &[Leg], links: &[Link], netlink: &Netlink, own: &[&Listener], guarded: &Guarded) -> Vec<Finding> {
+    let mut by_device: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    let mut findings: Vec<Finding> = Vec::new();
+    for Leg { who, to } in legs {
+        let device = netlink.route(to.ip()).ok();
+        match device.and_then(|ifindex| links.iter().find(|link| link.ifindex == ifindex)) {
+            Some(link) => {
+                by_device
+                    .entry(&link.name)
+                    .or_default()
+                    .insert(format!("{who} to {to}"));
             }
+            None => findings.push(
+                Finding::warn(
+                    "resolvers.unreachable",
+                    format!("{who}: there is no route to the server {to}"),
+                )
+                .remedy(format!("ip route get {}", to.ip())),
+            ),
+        }
+        if to.ip().is_loopback() && !own.iter().any(|listener| hears(listener, *to)) {
+            findings.push(
+                Finding::warn("resolvers.nobody", format!("{who}: nobody listens at the server {to}"))
+                    .why("every query to it fails at once, or after a time-out"),
+            );
         }
     }
     if own.iter().any(|listener| listener.address.ip().is_loopback()) {
         by_device
-            .entry("lo".to_owned())
+            .entry("lo")
             .or_default()
             .insert("clients on this host".to_owned());
     }
-    let mut findings = unreachable;
+    let mut wanted: BTreeSet<&str> = guarded.interfaces.iter().map(String::as_str).collect();
+    wanted.extend(by_device.keys());
+    let wanted: Vec<_> = wanted.iter().map(|name| format!("\"{name}\"")).collect();
     for (device, legs) in &by_device {
         let legs: Vec<_> = legs.iter().map(String::as_str).collect();
         let what = format!("{device} carries DNS: {}", legs.join(", "));
-        if guarded.interfaces.contains(device) {
+        if guarded.interfaces.contains(*device) {
             findings.push(Finding::ok("resolvers.leg", what));
             continue;
         }
-        let mut wanted: BTreeSet<_> = guarded.interfaces.clone();
-        wanted.extend(by_device.keys().cloned());
-        let wanted: Vec<_> = wanted.iter().map(|name| format!("\"{name}\"")).collect();
-        let why = format!(
-            "{} does not look there: a loop over {device} would go on",
-            guarded.source
-        );
-        let remedy = format!("[attach] interfaces = [{}]", wanted.join(", "));
         let finding = if guarded.is_meant {
             Finding::warn("resolvers.leg", what)
         } else {
             Finding::info("resolvers.leg", what)
         };
-        findings.push(finding.why(why).remedy(remedy));
+        findings.push(
+            finding
+                .why(format!(
+                    "{} does not look there: a loop over {device} would go on",
+                    guarded.source
+                ))
+                .remedy(format!("[attach] interfaces = [{}]", wanted.join(", "))),
+        );
     }
     findings
+}
+
+/// Whether a socket gets what is sent to an address of this host.
+fn hears(listener: &Listener, to: SocketAddr) -> bool {
+    let ip = listener.address.ip();
+    let is_one = ip == to.ip() || ip.is_unspecified() && (ip.is_ipv6() || to.is_ipv4());
+    is_one && listener.address.port() == to.port()
 }
 
 /// Ports on which resolvers answer and the guard does not look.
@@ -257,4 +290,75 @@ fn elsewhere(processes: &Processes) -> Vec<Finding> {
         )
         .why("a guard in this namespace sees of them what crosses its own interfaces; not what goes over their lo"),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::finding::Level;
+
+    fn listener(address: &str) -> Listener {
+        Listener {
+            address: address.parse().unwrap(),
+            network: 1,
+            pids: Vec::new(),
+        }
+    }
+
+    fn lo() -> Link {
+        Link {
+            ifindex: 1,
+            name: "lo".to_owned(),
+            ..Link::default()
+        }
+    }
+
+    fn told(resolv_conf: &str, own: &[&str], interfaces: &[&str]) -> Vec<(Level, String)> {
+        let own: Vec<_> = own.iter().map(|address| listener(address)).collect();
+        let guarded = Guarded {
+            interfaces: interfaces.iter().map(|name| (*name).to_owned()).collect(),
+            source: "the configuration".to_owned(),
+            is_meant: true,
+        };
+        let all = all_legs(&Resolvers::default(), &Processes::default(), resolv_conf);
+        let netlink = Netlink::open().unwrap();
+        let found = legs(&all, &[lo()], &netlink, &own.iter().collect::<Vec<_>>(), &guarded);
+        found.into_iter().map(|finding| (finding.level, finding.what)).collect()
+    }
+
+    #[test]
+    fn a_stub_that_does_not_run_is_told() {
+        let expected = [
+            (
+                Level::Warn,
+                "programs of this host: nobody listens at the server 127.0.0.53:53".to_owned(),
+            ),
+            (
+                Level::Ok,
+                "lo carries DNS: programs of this host to 127.0.0.53:53".to_owned(),
+            ),
+        ];
+        assert_eq!(told("nameserver 127.0.0.53\n", &[], &["lo"]), expected);
+        assert_eq!(told("nameserver 127.0.0.53\n", &["0.0.0.0:53"], &["lo"]).len(), 1);
+        assert_eq!(told("nameserver 127.0.0.53\n", &["127.0.0.1:53"], &["lo"]).len(), 2);
+    }
+
+    #[test]
+    fn an_interface_that_carries_dns_and_is_not_guarded_is_told() {
+        let found = told("", &["127.0.0.1:53"], &["eth0"]);
+        assert_eq!(
+            found,
+            [(Level::Warn, "lo carries DNS: clients on this host".to_owned())]
+        );
+    }
+
+    #[test]
+    fn a_port_that_is_not_looked_at_is_told_with_the_line_that_adds_it() {
+        let own = [listener("127.0.0.1:53"), listener("127.0.0.1:8600")];
+        let own: Vec<_> = own.iter().collect();
+        let found = ports(&Config::default(), &own, &Processes::default(), true);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].remedy.as_deref(), Some("ports = [53, 8600]"));
+        assert_eq!(found[0].level, Level::Warn);
+    }
 }

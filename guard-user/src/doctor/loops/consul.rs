@@ -22,7 +22,8 @@ struct State {
     port: Option<u16>,
     client: Option<String>,
     dns: Option<String>,
-    domains: Vec<String>,
+    domain: Option<String>,
+    alternatives: Vec<String>,
     recursors: Vec<(SocketAddr, Place)>,
 }
 
@@ -42,7 +43,8 @@ pub(super) fn read(roots: &Roots, arguments: &[String]) -> Reading {
             "recursor" => state.recursor(value, place.clone()),
             "dns-port" => state.port = value.parse().ok(),
             "client" => state.client = Some(value.to_owned()),
-            "domain" => state.domains.push(value.to_owned()),
+            "domain" => state.domain = Some(value.to_owned()),
+            "alt-domain" => state.alternatives.push(value.to_owned()),
             _ => {}
         }
     }
@@ -100,12 +102,12 @@ impl State {
             }
         };
         let string = |value: &Value| value.as_str().map(str::to_owned);
-        self.client = string(&value["client_addr"]).or(self.client.take());
-        self.dns = string(within(&value, "addresses", "dns")).or(self.dns.take());
+        self.client = string(&value["client_addr"]).or_else(|| self.client.take());
+        self.dns = string(within(&value, "addresses", "dns")).or_else(|| self.dns.take());
         let port = within(&value, "ports", "dns").as_i64();
         self.port = port.and_then(|port| u16::try_from(port.max(0)).ok()).or(self.port);
-        self.domains
-            .extend(["domain", "alt_domain"].iter().filter_map(|key| string(&value[*key])));
+        self.domain = string(&value["domain"]).or_else(|| self.domain.take());
+        self.alternatives.extend(string(&value["alt_domain"]));
         let recursor = string(&value["recursor"]);
         let recursors = value["recursors"].as_array().into_iter().flatten();
         for recursor in recursors.filter_map(string).chain(recursor) {
@@ -131,10 +133,9 @@ impl State {
                 }
             }
         }
-        if self.domains.is_empty() {
-            self.domains.push("consul".to_owned());
-        }
-        for domain in self.domains.iter().filter(|domain| !domain.is_empty()) {
+        let domain = self.domain.unwrap_or_else(|| "consul".to_owned());
+        let domains = self.alternatives.iter().chain([&domain]);
+        for domain in domains.filter(|domain| !domain.is_empty()) {
             // consul before 1.19 recurses DS queries for its own domain, too.
             self.reading.rules.push(Rule {
                 zone: Zone::new(domain),

@@ -142,11 +142,8 @@ fn calls<'t>(text: &'t str, path: &Path) -> Vec<Call<'t>> {
     let (mut name, mut name_start) = ("", 0);
     for (at, letter) in text.char_indices() {
         match (quote, letter) {
-            (Some(open), letter) => {
-                if letter == open {
-                    quote = None;
-                }
-            }
+            (Some(open), letter) if letter == open => quote = None,
+            (Some(_), _) => {}
             (None, '"' | '\'') => quote = Some(letter),
             (None, '(' | '{') => {
                 if depth == 0 {

@@ -25,6 +25,19 @@ const SHORT: [(char, &str); 8] = [
     ('a', "listen-address"),
     ('A', "address"),
 ];
+/// Long options that matter and take a value, which may be the next word.
+const LONG: [&str; 10] = [
+    "conf-file",
+    "conf-dir",
+    "servers-file",
+    "server",
+    "local",
+    "rev-server",
+    "address",
+    "port",
+    "listen-address",
+    "resolv-file",
+];
 /// Short options that take a value, which is skipped.
 const SHORT_WITH_VALUE: &str = "mclsitugxTHQIBFGOMXVUjPJWY24680";
 
@@ -69,7 +82,10 @@ fn options(arguments: &[String]) -> Vec<(String, String)> {
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         if let Some(long) = word.strip_prefix("--") {
-            let (word, value) = long.split_once('=').unwrap_or((long, ""));
+            let (word, mut value) = long.split_once('=').unwrap_or((long, ""));
+            if value.is_empty() && LONG.contains(&word) && !long.ends_with('=') {
+                value = words.next().map_or("", String::as_str);
+            }
             found.push((word.to_owned(), value.to_owned()));
         } else if let Some(short) = word.strip_prefix('-').and_then(|rest| rest.chars().next()) {
             let rest = &word[1 + short.len_utf8()..];
@@ -142,11 +158,7 @@ impl State<'_> {
             }
             "no-resolv" => self.no_resolv = true,
             "resolv-file" => self.resolv_files.push(value.into()),
-            "conf-file" | "servers-file" => {
-                if !value.is_empty() {
-                    self.file(Path::new(value));
-                }
-            }
+            "conf-file" | "servers-file" if !value.is_empty() => self.file(Path::new(value)),
             "conf-dir" => self.folder(value, place),
             "enable-dbus" => self
                 .reading
@@ -319,7 +331,7 @@ mod tests {
             ("run/lab.conf", "port=5353\n"),
         ]);
         let arguments =
-            words("-k --conf-file=/run/lab.conf -R -S /consul/127.0.0.1#8600 --listen-address=127.0.0.1,::1");
+            words("-k --conf-file /run/lab.conf -R -S /consul/127.0.0.1#8600 --listen-address=127.0.0.1,::1");
         let reading = read(&tree.roots(), &arguments);
         assert_eq!(told(&reading), ["consul. -> 127.0.0.1:8600 (its command line)"]);
         assert_eq!(

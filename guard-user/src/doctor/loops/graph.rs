@@ -32,10 +32,18 @@ pub(super) struct Hop {
     pub(super) node: usize,
     /// The domain of the rule.
     pub(super) zone: Zone,
-    /// Where the next resolver listens.
-    pub(super) to: SocketAddr,
-    /// Where that is written.
+    /// Where the next resolver listens: all addresses at which this one asks it.
+    pub(super) to: Vec<SocketAddr>,
+    /// Where the first of them is written.
     pub(super) place: Place,
+}
+
+impl Hop {
+    /// Where the next resolver listens, in a line.
+    pub(super) fn addresses(&self) -> String {
+        let told: Vec<_> = self.to.iter().map(ToString::to_string).collect();
+        told.join(", ")
+    }
 }
 
 /// Finds them. `is_own` says which addresses are the host's, beside loopback.
@@ -107,14 +115,18 @@ impl Graph {
                     let Some(head) = listener(nodes, node.network, *target, is_own) else {
                         continue;
                     };
-                    if head == index && node.program.ignores_itself() || graph.heads[index].contains(&head) {
+                    if head == index && node.program.ignores_itself() {
+                        continue;
+                    }
+                    if let Some(known) = graph.heads[index].iter().position(|known| *known == head) {
+                        graph.edges[index][known].to.push(*target);
                         continue;
                     }
                     graph.heads[index].push(head);
                     graph.edges[index].push(Hop {
                         node: index,
                         zone: rule.zone.clone(),
-                        to: *target,
+                        to: vec![*target],
                         place: rule.place.clone(),
                     });
                 }
@@ -148,17 +160,26 @@ impl Graph {
     }
 }
 
-/// Who gets what is sent to an address in a network: whoever listens on just it, else on all addresses.
-pub(super) fn listener(
+/// Who gets what is sent to an address in a network. Whoever runs goes before whoever does not.
+fn listener(nodes: &[Node], network: u64, target: SocketAddr, is_own: &dyn Fn(IpAddr) -> bool) -> Option<usize> {
+    let of = |runs| listener_of(nodes, network, target, is_own, runs);
+    of(true).or_else(|| of(false))
+}
+
+/// Whoever listens on just this address, else on all addresses.
+fn listener_of(
     nodes: &[Node],
     network: u64,
     target: SocketAddr,
     is_own: &dyn Fn(IpAddr) -> bool,
+    runs: bool,
 ) -> Option<usize> {
     let listens = |fits: &dyn Fn(IpAddr) -> bool| {
         nodes.iter().position(|node| {
             let mut listens = node.listens.iter();
-            node.network == network && listens.any(|listen| listen.port() == target.port() && fits(listen.ip()))
+            node.network == network
+                && node.pid.is_some() == runs
+                && listens.any(|listen| listen.port() == target.port() && fits(listen.ip()))
         })
     };
     // Sent to no address, a packet goes to this host.
@@ -176,5 +197,4 @@ pub(super) fn listener(
 }
 
 #[cfg(test)]
-#[path = "graph_tests.rs"]
 mod tests;

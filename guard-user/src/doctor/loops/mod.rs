@@ -52,7 +52,8 @@ pub(super) struct Resolvers {
 
 impl Resolvers {
     /// Reads the configurations of all resolvers that run, and of those that are installed and do not.
-    pub(super) fn read(roots: &Roots, processes: &Processes) -> Self {
+    /// `processes` forgets what listens for something else than DNS.
+    pub(super) fn read(roots: &Roots, processes: &mut Processes) -> Self {
         let mut resolvers = Self::default();
         for program in PROGRAMS {
             let running: Vec<_> = processes.of(program).collect();
@@ -70,6 +71,11 @@ impl Resolvers {
                 for reading in installed(program, roots) {
                     resolvers.add(program, None, processes, reading);
                 }
+            }
+        }
+        for node in resolvers.nodes.iter().filter(|node| node.program == Program::Consul) {
+            if let Some(pid) = node.pid {
+                processes.keep_ports(pid, &node.listens.iter().map(SocketAddr::port).collect());
             }
         }
         resolvers
@@ -98,8 +104,8 @@ fn listens_of(process: &Process, processes: &Processes, written: &[SocketAddr], 
         .iter()
         .filter(|listener| listener.pids.contains(&process.pid));
     let mut real: Vec<_> = own.map(|listener| listener.address).collect();
-    if program == Program::CoreDns {
-        // Each of its ports is a resolver of its own.
+    if matches!(program, Program::CoreDns | Program::Consul) {
+        // Each port of CoreDNS is a resolver of its own, and consul gossips over both UDP and TCP.
         real.retain(|address| written.iter().any(|written| written.port() == address.port()));
     }
     if real.is_empty() { written.to_vec() } else { real }

@@ -125,7 +125,8 @@ impl Program {
 
     /// The program behind the name of a process, which the kernel cuts off at 15 bytes.
     pub(in crate::doctor) fn of_process(name: &str) -> Option<Self> {
-        match name {
+        // A thread may be named behind a slash: dnsdist/main.
+        match name.split('/').next().unwrap_or_default() {
             "consul" => Some(Self::Consul),
             "coredns" | "node-cache" => Some(Self::CoreDns),
             "dnsdist" => Some(Self::Dnsdist),

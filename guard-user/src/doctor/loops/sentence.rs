@@ -32,7 +32,12 @@ pub(super) fn circle(circle: &Circle, nodes: &[Node], own_network: u64) -> Findi
         } else {
             hop.zone.to_string()
         };
-        format!("{} sends {zone} to {} ({})", node.program.word(), hop.to, hop.place)
+        format!(
+            "{} sends {zone} to {} ({})",
+            node.program.word(),
+            hop.addresses(),
+            hop.place
+        )
     });
     let mut why: Vec<String> = written.collect();
     if circle.only_ds {
@@ -64,7 +69,12 @@ fn queries(circle: &Circle) -> String {
 /// The command that shows it.
 fn probe(circle: &Circle, hops: &[(&Hop, &Node)]) -> String {
     // Where a query comes in by the last hop, it can come in from outside.
-    let entry = hops.last().map(|(hop, _)| reachable(hop.to)).unwrap_or_default();
+    let entry = hops
+        .last()
+        .and_then(|(hop, _)| hop.to.first())
+        .copied()
+        .map(reachable)
+        .unwrap_or_default();
     let zone = if circle.zone.is_root() {
         "example.".to_owned()
     } else {
@@ -90,7 +100,8 @@ fn mend(circle: &Circle, hops: &[(&Hop, &Node)]) -> String {
     let Some((hop, node)) = hops.iter().min_by_key(|(_, node)| rank(node.program)) else {
         return String::new();
     };
-    let Hop { to, place, zone, .. } = hop;
+    let Hop { place, zone, .. } = hop;
+    let to = hop.addresses();
     match node.program {
         Program::Consul => {
             let newer = if circle.only_ds {

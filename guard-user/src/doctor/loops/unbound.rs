@@ -75,10 +75,11 @@ impl State {
         let Some((key, value)) = line.split_once(':') else {
             return;
         };
+        let is_clause = value.trim().is_empty();
         let value = value.trim().trim_matches('"');
         match (key.trim(), &self.clause) {
             ("include" | "include-toplevel", _) => self.include(roots, value, place),
-            (clause, _) if value.is_empty() => {
+            (clause, _) if is_clause => {
                 self.zone = None;
                 self.clause = match clause {
                     "server" => Clause::Server,
@@ -178,17 +179,17 @@ mod tests {
     fn zones_are_read_with_their_servers_and_lines() {
         let tree = Tree::new(&[(
             "etc/unbound/unbound.conf",
-            "server:\n  interface: 0.0.0.0@5353\n  interface: ::1\n  do-not-query-localhost: no # consul\n  \
+            "server:\n  username: \"\"\n  interface: 0.0.0.0@5353\n  interface: ::1\n  do-not-query-localhost: no # consul\n  \
              local-zone: \"lan.\" static\n  local-zone: \"10.in-addr.arpa.\" nodefault\nforward-zone:\n  name: \"consul.\"\n  \
              forward-addr: 127.0.0.1@8600\nforward-zone:\n  name: .\n  forward-addr: 1.1.1.1@853#one.example\n  \
              forward-addr: 10.0.0.2\nremote-control:\n  control-enable: yes\n",
         )]);
         let reading = read(&tree.roots(), &[]);
         let expected = [
-            "lan. answered (/etc/unbound/unbound.conf:5)",
-            "consul. -> 127.0.0.1:8600 (/etc/unbound/unbound.conf:9)",
-            ". -> 1.1.1.1:853 (/etc/unbound/unbound.conf:12)",
-            ". -> 10.0.0.2:53 (/etc/unbound/unbound.conf:13)",
+            "lan. answered (/etc/unbound/unbound.conf:6)",
+            "consul. -> 127.0.0.1:8600 (/etc/unbound/unbound.conf:10)",
+            ". -> 1.1.1.1:853 (/etc/unbound/unbound.conf:13)",
+            ". -> 10.0.0.2:53 (/etc/unbound/unbound.conf:14)",
         ];
         assert_eq!(told(&reading), expected);
         assert_eq!(

@@ -2,12 +2,15 @@
 //!
 //! Every port is a resolver of its own; on one port the block whose zone is closest answers.
 
+mod corefile;
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
+use self::corefile::{Block, Corefile, Line};
 use super::{
     node::{Action, Place, Reading, Zone, server},
     resolv_conf,
@@ -16,24 +19,8 @@ use crate::doctor::roots::Roots;
 
 /// Where packages and images put it.
 const USUAL: [&str; 2] = ["/etc/coredns/Corefile", "/Corefile"];
-/// Imports within imports end here.
-const DEEPEST: usize = 8;
 /// Plugins that answer for the zones behind their name, or for those of their block.
 const ANSWERING: [&str; 6] = ["kubernetes", "file", "auto", "secondary", "etcd", "route53"];
-
-/// A line: its words, and where it stands.
-#[derive(Clone, Debug)]
-struct Line {
-    words: Vec<String>,
-    place: Place,
-}
-
-/// A server block or a snippet.
-#[derive(Clone, Debug, Default)]
-struct Block {
-    keys: Vec<String>,
-    lines: Vec<Line>,
-}
 
 /// Reads what a CoreDNS with these arguments, in this directory, reads: one resolver a port.
 pub(super) fn read(roots: &Roots, arguments: &[String], directory: Option<&Path>) -> Vec<Reading> {
@@ -60,7 +47,7 @@ pub(super) fn read(roots: &Roots, arguments: &[String], directory: Option<&Path>
         .and_then(|port| port.parse().ok());
     let beside = directory.map(|directory| directory.join("Corefile"));
     let path = match value("conf") {
-        Some(path) => Some(directory.unwrap_or(Path::new("/")).join(path)),
+        Some(path) => Some(directory.unwrap_or_else(|| Path::new("/")).join(path)),
         None => beside
             .into_iter()
             .chain(USUAL.map(PathBuf::from))
@@ -69,11 +56,7 @@ pub(super) fn read(roots: &Roots, arguments: &[String], directory: Option<&Path>
     let Some(path) = path else {
         return Vec::new();
     };
-    let mut file = Corefile {
-        roots,
-        snippets: BTreeMap::new(),
-        gaps: Reading::default(),
-    };
+    let mut file = Corefile::new(roots);
     let lines = file.lines(&path);
     let blocks = file.blocks(&lines, 0);
     let mut readings: BTreeMap<u16, Reading> = BTreeMap::new();
@@ -88,105 +71,7 @@ pub(super) fn read(roots: &Roots, arguments: &[String], directory: Option<&Path>
     readings
 }
 
-struct Corefile<'r> {
-    roots: &'r Roots,
-    snippets: BTreeMap<String, Vec<Line>>,
-    gaps: Reading,
-}
-
 impl Corefile<'_> {
-    fn lines(&mut self, path: &Path) -> Vec<Line> {
-        let text = match self.roots.read(path) {
-            Ok(text) => text,
-            Err(error) => {
-                self.gaps.gap(Place::whole(path), error.to_string());
-                return Vec::new();
-            }
-        };
-        let lines = text.lines().enumerate().map(|(index, line)| Line {
-            words: words(line),
-            place: Place::line(path, index + 1),
-        });
-        lines.filter(|line| !line.words.is_empty()).collect()
-    }
-
-    /// Takes server blocks apart; snippets, `(name) { ... }`, are kept for `import`.
-    fn blocks(&mut self, lines: &[Line], depth_of_imports: usize) -> Vec<Block> {
-        let mut blocks = Vec::new();
-        let mut open: Option<Block> = None;
-        let mut keys = Vec::new();
-        let mut depth = 0_usize;
-        for line in lines {
-            let opens = line.words.last().is_some_and(|word| word == "{");
-            let closes = line.words.first().is_some_and(|word| word == "}");
-            if depth == 0 {
-                if line.words[0] == "import" {
-                    let inner = self.import(line);
-                    if depth_of_imports < DEEPEST {
-                        blocks.extend(self.blocks(&inner, depth_of_imports + 1));
-                    }
-                    continue;
-                }
-                // Keys may go on over several lines, each ending in a comma.
-                let names = line.words.iter().filter(|word| *word != "{" && *word != "}");
-                keys.extend(names.map(|word| word.trim_end_matches(',').to_owned()));
-                if opens {
-                    let keys = std::mem::take(&mut keys);
-                    open = Some(Block {
-                        keys,
-                        lines: Vec::new(),
-                    });
-                    depth = 1;
-                }
-                continue;
-            }
-            if closes {
-                depth -= 1;
-            }
-            if depth == 0 {
-                if let Some(block) = open.take() {
-                    let snippet = block
-                        .keys
-                        .first()
-                        .and_then(|key| key.strip_prefix('(')?.strip_suffix(')'));
-                    match snippet {
-                        Some(name) => drop(self.snippets.insert(name.to_owned(), block.lines)),
-                        None => blocks.push(block),
-                    }
-                }
-                continue;
-            }
-            if let Some(block) = &mut open {
-                block.lines.push(line.clone());
-            }
-            if opens {
-                depth += 1;
-            }
-        }
-        if depth > 0 {
-            let place = lines.last().map_or_else(|| Place::whole(""), |line| line.place.clone());
-            self.gaps.gap(place, "a block is not closed");
-        }
-        blocks
-    }
-
-    /// The lines that an `import` stands for.
-    fn import(&mut self, line: &Line) -> Vec<Line> {
-        let name = line.words.get(1).cloned().unwrap_or_default();
-        if let Some(lines) = self.snippets.get(&name) {
-            return lines.clone();
-        }
-        let pattern = line.place.folder().join(&name);
-        match self.roots.glob(&pattern) {
-            Ok(files) => files.iter().flat_map(|file| self.lines(file)).collect(),
-            Err(error) => {
-                self.gaps
-                    .gap(line.place.clone(), format!("{}: {error}", pattern.display()));
-                Vec::new()
-            }
-        }
-    }
-
     fn block(&mut self, block: &Block, usual_port: u16, readings: &mut BTreeMap<u16, Reading>) {
         let lines = self.imported(&block.lines, 0);
         let mut addresses: Vec<IpAddr> = Vec::new();
@@ -238,19 +123,6 @@ impl Corefile<'_> {
                 }
             }
         }
-    }
-
-    fn imported(&mut self, lines: &[Line], depth: usize) -> Vec<Line> {
-        let mut all = Vec::new();
-        for line in lines {
-            if line.words[0] == "import" && depth < DEEPEST {
-                let inner = self.import(line);
-                all.extend(self.imported(&inner, depth + 1));
-            } else {
-                all.push(line.clone());
-            }
-        }
-        all
     }
 
     /// `forward FROM TO...`, and `except` in its block.
@@ -330,29 +202,6 @@ fn key_of(key: &str, usual_port: u16) -> Option<(Zone, u16)> {
         Some(Zone::reverse(network.parse().ok()?, length))
     });
     Some((range.unwrap_or_else(|| Zone::new(zone)), port))
-}
-
-/// The words of a line, without its comment; quotes hold blanks together.
-fn words(line: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word = String::new();
-    let mut quoted = false;
-    for letter in line.chars() {
-        match letter {
-            '"' => quoted = !quoted,
-            '#' if !quoted && word.is_empty() => break,
-            letter if letter.is_whitespace() && !quoted => {
-                if !word.is_empty() {
-                    words.push(std::mem::take(&mut word));
-                }
-            }
-            letter => word.push(letter),
-        }
-    }
-    if !word.is_empty() {
-        words.push(word);
-    }
-    words
 }
 
 #[cfg(test)]

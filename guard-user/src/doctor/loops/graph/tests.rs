@@ -296,6 +296,49 @@ fn a_sound_configuration_is_no_loop() {
 }
 
 #[test]
+fn the_same_loop_in_two_networks_is_two_loops() {
+    let files = [
+        (
+            "etc/dnsmasq.conf",
+            "no-resolv\nlisten-address=127.0.0.1\nserver=/a/127.0.0.2\n",
+        ),
+        (
+            "etc/dnsmasq2.conf",
+            "no-resolv\nlisten-address=127.0.0.2\nserver=/a/127.0.0.1\n",
+        ),
+    ];
+    let mut all = nodes(&files);
+    all.extend(nodes(&files).into_iter().map(|node| Node {
+        network: HERE + 1,
+        ..node
+    }));
+    let circles = circles(&all, &is_own);
+    let hops: Vec<Vec<_>> = circles
+        .iter()
+        .map(|circle| circle.hops.iter().map(|hop| hop.node).collect())
+        .collect();
+    assert_eq!(hops, [[0, 1], [2, 3]]);
+}
+
+#[test]
+fn an_installed_resolver_does_not_hide_one_that_runs() {
+    let mut nodes = nodes(&[TO_CONSUL, BACK]);
+    nodes.insert(
+        0,
+        Node {
+            pid: None,
+            listens: vec!["127.0.0.1:53".parse().unwrap()],
+            rules: Vec::new(),
+            ..nodes[0].clone()
+        },
+    );
+    assert_eq!(circles(&nodes, &is_own).len(), 1);
+    // Without the one that runs, the other would have the address.
+    nodes.pop();
+    assert!(circles(&nodes, &is_own).is_empty());
+}
+
+#[test]
 fn networks_of_their_own_do_not_meet() {
     let mut nodes = nodes(&[TO_CONSUL, BACK]);
     nodes[0].network = HERE + 1;
