@@ -229,7 +229,7 @@ mod tests {
                     assert!(value.parse::<f64>().is_ok(), "{line}");
                 }
             }
-            assert_eq!(types.len(), FAMILIES.len() + 22);
+            assert_eq!(types.len(), FAMILIES.len() + 25);
         }
     }
 
