@@ -17,7 +17,7 @@ use guard_common::{
     time::Ticks,
 };
 
-use crate::{budgets::Link, outcome, reading::Reading, tables::Tables};
+use crate::{budgets::Link, outcome, reading::Reading, samples::Samples, tables::Tables};
 
 /// The hook that a packet passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,7 @@ pub struct Door {
     pub(crate) tables: Tables,
     /// The state of the generator that patterns are drawn with.
     pub(crate) random: u64,
+    pub(crate) samples: Samples,
 }
 
 impl Door {
@@ -77,6 +78,7 @@ impl Door {
             secret,
             tables: Tables::new(),
             random: secret.0[0] | 1,
+            samples: Samples::default(),
         }
     }
 
@@ -178,6 +180,7 @@ impl Door {
         if ruling.note != Note::None {
             news.event = Some(outcome::tell(frame, packet, case, &ruling, verdict));
         }
+        self.show(frame, case, &shed, verdict);
         news.fate = self.carry_out(frame, packet, message, &ruling, &shed, verdict, case);
         if news.fate == Fate::Pass {
             if let Some(link) = link {

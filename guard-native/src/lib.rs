@@ -17,6 +17,7 @@ mod door;
 mod marking;
 mod outcome;
 mod reading;
+mod samples;
 mod tables;
 
 pub use door::{Door, Fate, News, Way};

@@ -14,7 +14,7 @@ use guard_common::policy::Mode;
 use crate::{
     command::{Remote, bugtool, explain, loops, observe, policy, reload, status},
     config::{self, Cidr, DEFAULT_PIN_DIR},
-    doctor, manual, name, probe, top,
+    doctor, manual, name, probe, replay, top,
 };
 
 /// What every help text ends with.
@@ -143,6 +143,9 @@ pub(crate) enum Command {
     /// Ask on purpose: does a query go round, and through which servers?
     #[command(long_about = PROBE_ABOUT, after_help = help([PROBE_EXAMPLES, PROBE_EXIT_CODES]))]
     Probe(Probe),
+    /// Judge a capture as the guard would have, with the clock of the capture, and tell what it would have done.
+    #[command(long_about = replay::ABOUT, after_help = help([replay::EXAMPLES, replay::EXIT_CODES]))]
+    Replay(replay::Args),
     /// One screen: is all well?
     #[command(after_help = help([status::EXAMPLES, status::EXIT_CODES]))]
     Status(Remote),
@@ -290,7 +293,8 @@ pub(crate) enum EventFormat {
     Off,
 }
 
-fn mode_parser() -> impl TypedValueParser<Value = Mode> {
+/// Reads a mode.
+pub(crate) fn mode_parser() -> impl TypedValueParser<Value = Mode> {
     PossibleValuesParser::new(config::MODES.map(|(word, _)| word)).map(|word| {
         config::MODES
             .iter()

@@ -32,6 +32,7 @@ mod offenders;
 mod print;
 mod probe;
 mod question;
+mod replay;
 mod run;
 mod search;
 mod settings;
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         }
         Command::Top(asked) => report(show(&asked)),
         Command::Probe(asked) => probe(asked),
+        Command::Replay(asked) => replay::replay(asked),
         Command::Status(remote) => finish(command::status::status(&remote)),
         Command::Observe(asked) => match command::observe::observe(&asked) {
             Ok(code) => ExitCode::from(code),

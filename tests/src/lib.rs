@@ -7,7 +7,7 @@
 //! Read in this order: [`namespace`] (where things run), [`process`] (what runs), [`resolver`] (the real
 //! programs), [`topology`] (how they are wired into loops), [`load`] (traffic that is no loop), [`storm`] (a node of a
 //! cloud, and a sweep that takes all it may send), [`flood`] (one query as fast as it goes), [`guard`] (the agent under
-//! test), [`prober`] (a good client and what it got). Apart from all that stands [`mod@bench`]: the kernel object, packet by
+//! test), [`prober`] (a good client and what it got), [`tcpdump`] (what passed meanwhile). Apart from all that stands [`mod@bench`]: the kernel object, packet by
 //! packet; [`simulated`] puts it into a simulated network.
 
 #![deny(unsafe_code)]
@@ -30,6 +30,7 @@ pub mod scribe;
 pub mod simulated;
 pub mod storm;
 mod sys;
+pub mod tcpdump;
 pub mod topology;
 pub mod traces;
 pub mod upstream;

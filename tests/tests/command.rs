@@ -112,6 +112,7 @@ fn every_help_has_an_example_and_the_exit_codes() -> Result<()> {
         &["check-config"],
         &["probe"],
         &["doctor"],
+        &["replay"],
         &["detach"],
     ] {
         for flag in ["--help", "-h"] {
@@ -122,6 +123,40 @@ fn every_help_has_an_example_and_the_exit_codes() -> Result<()> {
                 ensure!(said.out.contains(part), "{arguments:?} has no {part}:\n{}", said.out);
             }
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_capture_that_is_not_there_is_named() -> Result<()> {
+    let said = dnsguard(&["replay", "/nonexistent/night.pcap"])?;
+    assert_eq!((said.code, said.out.as_str()), (Some(1), ""));
+    assert_eq!(
+        said.err,
+        "dnsguard: /nonexistent/night.pcap: No such file or directory (os error 2)\n"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_capture_comes_through_a_pipe_as_well() -> Result<()> {
+    // An empty one, of Ethernet, with nanoseconds; and the first half of its header.
+    let mut header = 0xa1b2_3c4d_u32.to_le_bytes().to_vec();
+    header.extend([2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 1, 0, 0, 0]);
+    for (bytes, code, told) in [
+        (&header[..], 0, "no loop, no storm"),
+        (&header[..12], 1, "ends within the record that begins at byte 0"),
+    ] {
+        let (reader, mut writer) = std::io::pipe()?;
+        std::io::Write::write_all(&mut writer, bytes)?;
+        drop(writer);
+        let Output { status, stdout, stderr } = Command::new(guard::binary()?)
+            .args(["replay", "-"])
+            .stdin(reader)
+            .output()?;
+        let said = [stdout, stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        ensure!(status.code() == Some(code) && said.contains(told), "{status}: {said}");
     }
     Ok(())
 }
@@ -149,6 +184,12 @@ fn bad_usage_touches_nothing() -> Result<()> {
         (&["run", "--pin-dir", "here"], "--pin-dir"),
         (&["check-config"], "<FILE>"),
         (&["detach"], "--all"),
+        (&["replay"], "<FILE>"),
+        (
+            &["replay", "--local", "10.0.0.1/8", "x"],
+            "no bits behind the prefix length",
+        ),
+        (&["replay", "--config", "/nonexistent/x.toml", "-"], "No such file"),
     ] {
         let said = dnsguard(arguments)?;
         assert_eq!(

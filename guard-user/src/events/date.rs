@@ -5,13 +5,20 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// A moment in UTC, with milliseconds (RFC 3339 section 5.6). Moments before 1970 are shown as 1970.
 pub(crate) fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    format!("{}.{:03}Z", to_the_second(since.as_secs()), since.subsec_millis())
+}
+
+/// The same with nanoseconds, of a number of nanoseconds since 1970.
+pub(crate) fn rfc3339_ns(epoch_ns: u64) -> String {
+    let (seconds, ns) = (epoch_ns / 1_000_000_000, epoch_ns % 1_000_000_000);
+    format!("{}.{ns:09}Z", to_the_second(seconds))
+}
+
+fn to_the_second(seconds: u64) -> String {
+    let (days, seconds) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
     let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
-        since.subsec_millis()
-    )
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")
 }
 
 /// Year, month and day of a number of days since 1970-01-01. Years are counted from March, so that the leap day is the
@@ -49,6 +56,8 @@ mod tests {
             (4_107_542_400, "2100-03-01T00:00:00.000Z"),
         ] {
             assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)), expected);
+            let nanoseconds = expected.replace(".000Z", ".000000042Z");
+            assert_eq!(rfc3339_ns(seconds * 1_000_000_000 + 42), nanoseconds);
         }
         // One day after the other, the leap years of four centuries included.
         let mut expected = (1970, 1, 1);

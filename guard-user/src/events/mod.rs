@@ -15,7 +15,7 @@ use guard_common::policy::Mode;
 use serde::Serialize;
 
 pub(crate) use self::{
-    date::rfc3339,
+    date::{rfc3339, rfc3339_ns},
     output::Output,
     storm::{ClientShare, NameShare, OverBudget, SearchWalk, WithinBudget, ZoneShare},
     teller::Teller,
@@ -216,6 +216,8 @@ pub(crate) struct Packet {
     pub(crate) hold_ms: u64,
     /// What happened to the packet.
     pub(crate) verdict: &'static str,
+    /// The DNS ID.
+    pub(crate) id: u16,
     /// Its source.
     pub(crate) from: SocketAddr,
     /// Its destination.
@@ -439,6 +441,7 @@ mod tests {
                 cut_ms: Some(3),
                 hold_ms: 1_000,
                 verdict: "answer",
+                id: 0xbeef,
                 from: ([127, 0, 0, 1], 40_123).into(),
                 to: ([127, 0, 0, 1], 53).into(),
             }),
@@ -457,7 +460,7 @@ mod tests {
             "device": "lo", "hook": "tc-ingress", "proof": "proven", "evidence": "mark", "bits": 21, "rapid": true,
             "recirculated": 6, "hops": 14,
             "cut_ms": 3, "hold_ms": 1000, "verdict": "answer", "held": 1, "open_ms": 0,
-            "from": "127.0.0.1:40123", "to": "127.0.0.1:53", "loop": ["127.0.0.1:53", "[::1]:8600"],
+            "id": 48879, "from": "127.0.0.1:40123", "to": "127.0.0.1:53", "loop": ["127.0.0.1:53", "[::1]:8600"],
             "reason": "it went round",
         });
         assert_eq!(value(&trip()), expected);

@@ -357,6 +357,7 @@ fn packet(event: &KernelEvent) -> Packet {
         cut_ms: is_trip.then(|| ms_of_ticks(event.age_ticks)),
         hold_ms: ms_of_ticks(event.hold_ticks),
         verdict: Verdict::from_u8(event.verdict).word(),
+        id: event.id,
         from: socket(event.source, event.source_port),
         to: destination(event),
     }

@@ -81,10 +81,7 @@ fn the_kernel_gets_what_the_operator_wrote() {
         ..Config::default()
     };
     config.answer.rcode = Rcode::Refused;
-    let config = Config {
-        mode: Mode::Enforce,
-        ..config
-    };
+    config.mode = Mode::Enforce;
     let policy = config.policy(&facts(), &SECRET).unwrap().policy;
     assert_eq!(
         (policy.mode(), policy.action(), policy.rcode),
