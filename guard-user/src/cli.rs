@@ -70,15 +70,6 @@ Example:
 A budget with preset = \"aws-link-local\" is checked against the interfaces of the host that this runs on. Any other file \
 is checked the same everywhere.";
 
-const TOP_EXAMPLES: &str = "\
-Examples:
-  dnsguard top
-  dnsguard top -o json | jq '.zones[0].zone'
-  watch dnsguard top
-
-It asks the running agent, at the address of [metrics] listen. Numbers are of the last 10 s or so, from samples; a \
-query counts in one zone only.";
-
 const PROBE_ABOUT: &str = "\
 Ask on purpose: does a query go round, and through which servers?
 
@@ -137,9 +128,9 @@ pub(crate) enum Command {
     /// Say whether a configuration file is right, and if not, where and why.
     #[command(after_help = help([CHECK_EXAMPLE, EXIT_CODES]))]
     CheckConfig(CheckConfig),
-    /// Show once who asks most and what for: zones, clients, names, and how the budgets stand.
-    #[command(after_help = help([TOP_EXAMPLES, EXIT_CODES]))]
-    Top(Top),
+    /// Show live who asks most and what for, how the budgets stand, and which loops are held.
+    #[command(after_help = help([top::EXAMPLES, top::EXIT_CODES]))]
+    Top(top::Args),
     /// Ask on purpose: does a query go round, and through which servers?
     #[command(long_about = PROBE_ABOUT, after_help = help([PROBE_EXAMPLES, PROBE_EXIT_CODES]))]
     Probe(Probe),
@@ -231,17 +222,6 @@ pub(crate) struct CheckConfig {
     pub(crate) file: PathBuf,
 }
 
-/// `dnsguard top`
-#[derive(Args, Debug)]
-pub(crate) struct Top {
-    /// Where the agent serves its metrics.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9533")]
-    pub(crate) url: String,
-    /// A table for people, or one JSON object.
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = top::Format::Table)]
-    pub(crate) output: top::Format,
-}
-
 /// `dnsguard probe`
 #[derive(Args, Debug)]
 pub(crate) struct Probe {
@@ -329,6 +309,7 @@ mod tests {
     use clap::{CommandFactory, error::ErrorKind};
 
     use super::*;
+    use crate::print;
 
     fn run(arguments: &[&str]) -> Result<Run, clap::Error> {
         let words = ["dnsguard", "run"].iter().chain(arguments);
@@ -383,15 +364,6 @@ mod tests {
         ] {
             assert_eq!(run(&arguments).unwrap_err().exit_code(), 2, "{arguments:?}");
         }
-    }
-
-    #[test]
-    fn top_asks_the_agent_of_this_host() {
-        let Command::Top(top) = Cli::try_parse_from(["dnsguard", "top", "-o", "json"]).unwrap().command else {
-            panic!("not top");
-        };
-        let listen = config::Config::default().metrics.listen.unwrap();
-        assert_eq!((top.url, top.output), (format!("http://{listen}"), top::Format::Json));
     }
 
     #[test]

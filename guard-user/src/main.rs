@@ -29,6 +29,7 @@ mod manual;
 mod metrics;
 mod name;
 mod offenders;
+mod page;
 mod print;
 mod probe;
 mod question;
@@ -84,7 +85,7 @@ fn main() -> ExitCode {
                 Err(error) => bad_configuration(&error),
             }
         }
-        Command::Top(asked) => report(show(&asked)),
+        Command::Top(asked) => show(&asked),
         Command::Probe(asked) => probe(asked),
         Command::Replay(asked) => replay::replay(asked),
         Command::Status(remote) => finish(command::status::status(&remote)),
@@ -117,8 +118,13 @@ fn finish(outcome: command::Outcome) -> ExitCode {
     }
 }
 
-fn show(asked: &cli::Top) -> anyhow::Result<()> {
-    print::print(&top::top(&asked.url, asked.output)?)
+fn show(asked: &top::Args) -> ExitCode {
+    let Err(error) = top::top(asked) else {
+        return ExitCode::SUCCESS;
+    };
+    let code = error.downcast_ref().map_or(exit::FAILED, control::client::ClientError::exit_code);
+    report(Err(error));
+    ExitCode::from(code)
 }
 
 fn probe(asked: cli::Probe) -> ExitCode {

@@ -25,8 +25,9 @@ use crate::{
     events::{Event, Output, Teller, feed::Feed},
     host::resolv_confs,
     host_policy::HostPolicy,
-    http::Server,
+    http::{Endpoint, Server},
     metrics::Metrics,
+    page::Page,
     search::Suffixes,
     settings::{Loaded, Settings},
     snapshot::Snapshot,
@@ -53,7 +54,11 @@ async fn serve(settings: Settings, loaded: Loaded, format: EventFormat, object: 
     let hangups = signal(SignalKind::hangup())?;
     // Taken before anything is attached: a taken port must not cost a half-started guard.
     let server = match config.metrics.listen {
-        Some(address) => Some(Server::bind(address).await?),
+        Some(address) => Some(Server::bind(address, "metrics").await?),
+        None => None,
+    };
+    let page = match config.page.listen {
+        Some(address) => Some(Server::bind(address, "page").await?),
         None => None,
     };
     let socket = Socket::bind(&config.control)?;
@@ -86,7 +91,16 @@ async fn serve(settings: Settings, loaded: Loaded, format: EventFormat, object: 
         let metrics = Metrics::new(move || shared.lock().unwrap_or_else(PoisonError::into_inner).clone());
         let mut stopped = stopped.clone();
         info!("metrics at http://{}/metrics", server.address());
-        tokio::spawn(server.serve(metrics, is_ready, async move {
+        tokio::spawn(server.serve(Endpoint::new(metrics, is_ready), async move {
+            let _ = stopped.wait_for(|stop| *stop).await;
+        }))
+    });
+    let page = page.map(|server| {
+        let shared = Arc::clone(&snapshot);
+        let page = Page::new(move || shared.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        let mut stopped = stopped.clone();
+        info!("page at http://{}/", server.address());
+        tokio::spawn(server.serve(page, async move {
             let _ = stopped.wait_for(|stop| *stop).await;
         }))
     });
@@ -138,7 +152,7 @@ async fn serve(settings: Settings, loaded: Loaded, format: EventFormat, object: 
     for attachment in &detached {
         agent.tell(&Event::detach(attachment, "told to stop"));
     }
-    for server in http.into_iter().chain(control) {
+    for server in http.into_iter().chain(page).chain(control) {
         let _ = server.await;
     }
     agent.finish();

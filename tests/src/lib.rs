@@ -7,12 +7,14 @@
 //! Read in this order: [`namespace`] (where things run), [`process`] (what runs), [`resolver`] (the real
 //! programs), [`topology`] (how they are wired into loops), [`load`] (traffic that is no loop), [`storm`] (a node of a
 //! cloud, and a sweep that takes all it may send), [`flood`] (one query as fast as it goes), [`guard`] (the agent under
-//! test), [`prober`] (a good client and what it got), [`tcpdump`] (what passed meanwhile). Apart from all that stands [`mod@bench`]: the kernel object, packet by
-//! packet; [`simulated`] puts it into a simulated network.
+//! test), [`prober`] (a good client and what it got), [`tcpdump`] (what passed meanwhile), [`terminal`] and
+//! [`mod@browser`] (who looks at what the agent shows). Apart from all that stands [`mod@bench`]: the kernel object, packet
+//! by packet; [`simulated`] puts it into a simulated network.
 
 #![deny(unsafe_code)]
 
 pub mod bench;
+pub mod browser;
 pub mod client;
 pub mod flood;
 pub mod foreign;
@@ -31,12 +33,15 @@ pub mod simulated;
 pub mod storm;
 mod sys;
 pub mod tcpdump;
+pub mod terminal;
 pub mod topology;
 pub mod traces;
 pub mod upstream;
 pub mod veth;
 
+pub use browser::Browser;
 pub use namespace::Namespace;
 pub use prober::{Prober, Report};
 pub use process::Process;
 pub use question::Question;
+pub use terminal::Terminal;

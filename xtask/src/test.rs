@@ -23,7 +23,7 @@ use crate::{
 const OBJECT_CHECK: &str = "the_committed_kernel_object_matches_its_sources";
 
 /// The resolvers and tools that the kernel tests run; the lab fetches what is missing.
-const PROGRAMS: [&str; 14] = [
+const PROGRAMS: [&str; 17] = [
     "dnsmasq",
     "dnsmasq-0x20",
     "dnsdist",
@@ -38,6 +38,9 @@ const PROGRAMS: [&str; 14] = [
     "nsupdate",
     "dnssec-keygen",
     "dnssec-signzone",
+    "tmux",
+    "chromium",
+    "chromedriver",
 ];
 
 /// Packages whose tests need no root.

@@ -13,7 +13,8 @@ use thiserror::Error;
 use toml::de::DeTable;
 
 use super::{
-    Answer, Attach, Breaker, Cidr, Config, Control, DEFAULT_SOCKET, LinkLocal, MODES, Metrics, Probe, Rcode, Tc, Xdp,
+    Answer, Attach, Breaker, Cidr, Config, Control, DEFAULT_SOCKET, LinkLocal, MODES, Metrics, Page, Probe, Rcode, Tc,
+    Xdp,
     budget::{self, Placed, Stated},
     hygiene, interface_name, pin_dir,
     section::{Fault, Section},
@@ -137,6 +138,11 @@ fn config(top: &mut Section<'_>, live: Option<Live<'_>>) -> Config {
             )
         }),
         metrics: top.section("metrics", |section| metrics(section, default.metrics)),
+        page: top.section("page", |section| Page {
+            listen: section
+                .text("listen", listen_on_loopback)
+                .unwrap_or(default.page.listen),
+        }),
         ..default
     };
     let placed = budget::budgets(top, &config.attach);
@@ -321,6 +327,16 @@ fn listen(text: &str) -> Result<Option<SocketAddr>, String> {
     }
     let allowed = "address and port such as \"127.0.0.1:9533\" or \"[::1]:9533\", or \"\" to switch it off";
     text.parse().map(Some).map_err(|_| allowed.to_owned())
+}
+
+/// Whoever reaches the page sees all names that are asked for: nobody but this host does.
+fn listen_on_loopback(text: &str) -> Result<Option<SocketAddr>, String> {
+    let allowed = "address and port of this host alone, such as \"127.0.0.1:9534\" or \"[::1]:9534\", or \"\" to switch \
+                   it off";
+    match listen(text) {
+        Ok(address) if address.is_none_or(|address| address.ip().is_loopback()) => Ok(address),
+        _ => Err(allowed.to_owned()),
+    }
 }
 
 fn socket(text: &str) -> Result<Option<PathBuf>, String> {

@@ -1,5 +1,7 @@
 //! A configuration as a list of keys and values, and which of them an agent takes up while it runs.
 
+use std::net::SocketAddr;
+
 use guard_common::policy::Action;
 
 use super::{Config, Tc, Xdp, mode_word};
@@ -49,7 +51,7 @@ impl Config {
             .collect()
     }
 
-    fn fixed(&self) -> [Setting; 7] {
+    fn fixed(&self) -> [Setting; 8] {
         let xdp = match self.attach.xdp {
             Xdp::Auto => "auto",
             Xdp::Driver => "driver",
@@ -61,20 +63,15 @@ impl Config {
             Tc::Tcx => "tcx",
             Tc::Clsact => "clsact",
         };
+        let address = |listen: Option<SocketAddr>| text(listen.map_or_else(String::new, |listen| listen.to_string()));
         let socket = self.control.socket.as_deref().map(|path| path.display().to_string());
         [
             ("attach.interfaces", list(self.attach.interfaces.iter().map(text))),
             ("attach.xdp", text(xdp)),
             ("attach.tc", text(tc)),
             ("attach.pin_dir", text(self.attach.pin_dir.display())),
-            (
-                "metrics.listen",
-                text(
-                    self.metrics
-                        .listen
-                        .map_or_else(String::new, |listen| listen.to_string()),
-                ),
-            ),
+            ("metrics.listen", address(self.metrics.listen)),
+            ("page.listen", address(self.page.listen)),
             ("control.socket", text(socket.unwrap_or_default())),
             ("control.group", text(self.control.group.as_deref().unwrap_or_default())),
         ]

@@ -68,6 +68,8 @@ pub(crate) struct Config {
     pub(crate) lease: Duration,
     /// The metrics endpoint.
     pub(crate) metrics: Metrics,
+    /// The page for a browser.
+    pub(crate) page: Page,
     /// Limits, each of a name of its own; what they compile to has room in the kernel.
     pub(crate) budgets: Vec<Budget>,
     /// The limit on what each interface sends to link-local services.
@@ -183,6 +185,13 @@ pub(crate) struct Metrics {
     pub(crate) top: usize,
 }
 
+/// The page for a browser.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Page {
+    /// Where it listens, an address of the loopback interface; `None` switches it off.
+    pub(crate) listen: Option<SocketAddr>,
+}
+
 impl Config {
     /// Reads a file and checks it whole.
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
@@ -248,6 +257,7 @@ impl Default for Config {
                 listen: Some(SocketAddr::from(([127, 0, 0, 1], 9_533))),
                 top: 20,
             },
+            page: Page::default(),
             budgets: Vec::new(),
             link_local: None,
             hygiene: Hygiene::default(),
@@ -281,8 +291,12 @@ impl fmt::Display for Config {
             self.lease.as_secs(),
         )?;
         match self.metrics.listen {
-            Some(listen) => write!(f, "at http://{listen}/metrics"),
-            None => f.write_str("off"),
+            Some(listen) => write!(f, "at http://{listen}/metrics")?,
+            None => f.write_str("off")?,
+        }
+        match self.page.listen {
+            Some(listen) => write!(f, "; page at http://{listen}/"),
+            None => Ok(()),
         }
     }
 }

@@ -20,6 +20,8 @@ pub use fetch::provide;
 
 /// The programs the lab knows, and the Debian and Ubuntu package of each; [`DNSMASQ_0X20`] is none.
 const PACKAGES: &[(&str, &str)] = &[
+    ("chromedriver", "chromium-driver"),
+    ("chromium", "chromium"),
     ("consul", "consul"),
     ("delv", "bind9-dnsutils"),
     ("dig", "bind9-dnsutils"),
@@ -39,6 +41,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("systemd-resolved", "systemd-resolved"),
     ("tc", "iproute2"),
     ("tcpdump", "tcpdump"),
+    ("tmux", "tmux"),
     ("unbound", "unbound"),
 ];
 

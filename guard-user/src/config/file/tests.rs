@@ -22,7 +22,7 @@ fn the_template_shows_every_default() {
         .lines()
         .filter(|line| line.contains(" = ") && !line.starts_with('#'))
         .count();
-    assert_eq!(keys, 24);
+    assert_eq!(keys, 25);
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn every_key_is_read() {
         [attach]\ninterfaces = ['eth0']\nxdp = 'driver'\ntc = 'clsact'\npin_dir = '/sys/fs/bpf/x'\n\
         [breaker]\nhold_ms = 500\nhold_max_ms = 0x1000\ntest_ms = 1_000\n\
         [answer]\naction = 'drop'\nrcode = 'NXDOMAIN'\nper_client = 1\nper_hold = 2\ntrusted = ['10.0.0.0/8']\n\
-        [lease]\nseconds = 5\n[metrics]\nlisten = ''\ntop = 3\n\
+        [lease]\nseconds = 5\n[metrics]\nlisten = ''\ntop = 3\n[page]\nlisten = '[::1]:80'\n\
         [hygiene]\nresolvers = ['10.0.0.2/32']\nsources = ['own', '10.1.0.0/16']\nrecursion = ['10.0.0.0/8']\n\
         interfaces = ['eth0']\n\
         mode = 'observe'\n[search]\nsuffixes = ['Corp.example']\n[probe]\nexcept = ['10.0.0.0/8', '::1']\n";
@@ -100,6 +100,9 @@ fn every_key_is_read() {
         },
         lease: Duration::from_secs(5),
         metrics: Metrics { listen: None, top: 3 },
+        page: Page {
+            listen: Some("[::1]:80".parse().unwrap()),
+        },
         search_suffixes: vec!["corp.example.".to_owned()],
         hygiene: Hygiene {
             resolvers: vec!["10.0.0.2/32".parse().unwrap()],
@@ -132,7 +135,7 @@ fn an_unknown_key_is_named_with_the_allowed_ones() {
     assert_eq!(
         error("[brake]\n"),
         "dnsguard.toml:1:2: unknown key 'brake' at the top level; \
-         allowed: mode, marks, observe_marks, ports, attach, breaker, answer, lease, metrics, budget, hygiene, search, probe, control, allow"
+         allowed: mode, marks, observe_marks, ports, attach, breaker, answer, lease, metrics, page, budget, hygiene, search, probe, control, allow"
     );
 }
 
@@ -204,6 +207,33 @@ fn a_bad_value_is_shown_with_what_is_allowed() {
         ),
     ] {
         assert_eq!(error(text), format!("dnsguard.toml:{expected}"));
+    }
+}
+
+#[test]
+fn the_page_is_shown_to_nobody_but_this_host() {
+    let allowed = "address and port of this host alone, such as \"127.0.0.1:9534\" or \"[::1]:9534\", or \"\" to switch it \
+                   off";
+    for elsewhere in [
+        "0.0.0.0:9534",
+        "[::]:9534",
+        "10.0.0.1:9534",
+        "169.254.1.1:80",
+        "localhost:9534",
+        "9534",
+    ] {
+        assert_eq!(
+            error(&format!("[page]\nlisten = '{elsewhere}'")),
+            format!("dnsguard.toml:2:10: [page] listen is '{elsewhere}'; allowed: {allowed}")
+        );
+    }
+    for here in ["127.0.0.1:9534", "127.1.2.3:80", "[::1]:9534"] {
+        let config = parse("dnsguard.toml", &format!("[page]\nlisten = '{here}'"), None).unwrap();
+        assert_eq!(config.page.listen, Some(here.parse().unwrap()));
+        assert!(
+            config.to_string().ends_with(&format!("; page at http://{here}/")),
+            "{config}"
+        );
     }
 }
 
