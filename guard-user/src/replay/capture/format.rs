@@ -64,8 +64,11 @@ struct Clock {
     offset_ns: i128,
 }
 
+/// Reads one record.
+type ReadRecord = fn(&[u8]) -> IResult<&[u8], LegacyPcapBlock<'_>, PcapError<&[u8]>>;
+
 pub(super) struct Pcap {
-    parse: fn(&[u8]) -> IResult<&[u8], LegacyPcapBlock<'_>, PcapError<&[u8]>>,
+    parse: ReadRecord,
     big_endian: bool,
     /// Bytes in front of the data.
     header: usize,
