@@ -7,6 +7,8 @@
 pub(crate) mod api;
 pub(crate) mod ask;
 pub(crate) mod client;
+#[cfg(test)]
+mod documented;
 mod filter;
 mod server;
 mod shown;

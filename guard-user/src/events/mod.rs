@@ -4,6 +4,8 @@
 //! same sentence. [`Output`] brings them out and never holds up the agent.
 
 mod date;
+#[cfg(test)]
+mod documented;
 pub(crate) mod feed;
 mod output;
 mod storm;
@@ -423,7 +425,7 @@ mod tests {
         serde_json::from_str(&event.json(at(1_795_000_000, 7))).unwrap()
     }
 
-    fn trip() -> Event {
+    pub(super) fn trip() -> Event {
         Event::Trip(Breaker {
             name: "x.consul.".to_owned(),
             qtype: "A".to_owned(),

@@ -3,6 +3,8 @@
 //! A scrape fetches one [`Snapshot`] and shows it whole: nothing is counted here. Every series that can be known in
 //! advance is there from the first scrape on, with 0.
 
+#[cfg(test)]
+mod documented;
 mod scrape;
 
 use std::{fmt, sync::Arc};
@@ -136,7 +138,7 @@ mod tests {
         }
     }
 
-    fn snapshot() -> Snapshot {
+    pub(super) fn snapshot() -> Snapshot {
         let mut counters = Counters::default();
         for (index, counter) in counters.0.iter_mut().enumerate() {
             *counter = 100 + index as u64;
