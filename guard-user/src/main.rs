@@ -122,7 +122,9 @@ fn show(asked: &top::Args) -> ExitCode {
     let Err(error) = top::top(asked) else {
         return ExitCode::SUCCESS;
     };
-    let code = error.downcast_ref().map_or(exit::FAILED, control::client::ClientError::exit_code);
+    let code = error
+        .downcast_ref()
+        .map_or(exit::FAILED, control::client::ClientError::exit_code);
     report(Err(error));
     ExitCode::from(code)
 }
