@@ -309,7 +309,6 @@ mod tests {
     use clap::{CommandFactory, error::ErrorKind};
 
     use super::*;
-    use crate::print;
 
     fn run(arguments: &[&str]) -> Result<Run, clap::Error> {
         let words = ["dnsguard", "run"].iter().chain(arguments);

@@ -65,7 +65,7 @@ pub(crate) struct Args {
     /// The file to write; - is standard output. [default: dnsguard-bugtool-HOST-TIME.tar.gz]
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Unix socket of the agent, as [control] socket says.
+    /// Unix socket of the agent: that of `socket` in its configuration.
     #[arg(long, value_name = "PATH", env = "DNSGUARD_SOCKET", default_value = crate::config::DEFAULT_SOCKET)]
     socket: PathBuf,
     /// Directory in which the agent pinned its maps and links.

@@ -26,7 +26,7 @@ pub(crate) type Outcome = Result<(String, u8), ClientError>;
 /// How the agent is reached, and what is printed.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Remote {
-    /// Unix socket of the agent, as [control] socket says.
+    /// Unix socket of the agent: that of `socket` in its configuration.
     #[arg(long, value_name = "PATH", env = "DNSGUARD_SOCKET", default_value = DEFAULT_SOCKET)]
     pub(crate) socket: PathBuf,
     /// A table for people, one JSON document, or JSON an object a line.

@@ -188,7 +188,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{metrics::Metrics, snapshot::Snapshot, view::View};
+    use crate::{metrics::Metrics, snapshot::Snapshot};
 
     async fn bind() -> Server {
         Server::bind(([127, 0, 0, 1], 0).into(), "metrics").await.unwrap()
