@@ -5,16 +5,15 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{
-    ArgAction, Args, Parser, Subcommand, ValueEnum,
-    builder::{PossibleValuesParser, TypedValueParser},
-};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use guard_common::policy::Mode;
 
 use crate::{
     command::{Remote, bugtool, explain, loops, observe, policy, reload, status},
     config::{self, Cidr, DEFAULT_PIN_DIR},
-    doctor, manual, name, probe, replay, top,
+    doctor, manual, name,
+    print::Format,
+    probe, replay, top,
 };
 
 /// What every help text ends with.
@@ -198,7 +197,7 @@ pub(crate) struct Run {
     #[arg(long = "interface", value_name = "NAME", value_parser = config::interface_name)]
     pub(crate) interfaces: Vec<String>,
     /// observe: detect and count, touch no packet; enforce: answer or drop what is held. Wins over the file.
-    #[arg(long, value_name = "MODE", value_parser = mode_parser())]
+    #[arg(long, value_name = "MODE", value_parser = config::mode_parser())]
     pub(crate) mode: Option<Mode>,
     /// Where events go: lines of the log, JSON lines on standard output, or nowhere.
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = EventFormat::Text)]
@@ -246,9 +245,9 @@ pub(crate) struct Probe {
     /// Seconds for all queries together, 0.1 to 3600.
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds::<3600>)]
     pub(crate) max_time: Duration,
-    /// Lines for people, or one JSON object.
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = probe::Format::Text)]
-    pub(crate) output: probe::Format,
+    /// Lines for people, one JSON document, or the same in one line.
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Format::Table)]
+    pub(crate) output: Format,
 }
 
 /// `dnsguard detach`
@@ -271,16 +270,6 @@ pub(crate) enum EventFormat {
     Jsonl,
     /// Nowhere; metrics only.
     Off,
-}
-
-/// Reads a mode.
-pub(crate) fn mode_parser() -> impl TypedValueParser<Value = Mode> {
-    PossibleValuesParser::new(config::MODES.map(|(word, _)| word)).map(|word| {
-        config::MODES
-            .iter()
-            .find(|(known, _)| *known == word)
-            .map_or(Mode::Observe, |(_, mode)| *mode)
-    })
 }
 
 fn question_type(text: &str) -> Result<u16, String> {

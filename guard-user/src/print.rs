@@ -53,13 +53,17 @@ pub(crate) fn json(value: &impl Serialize, format: Format) -> String {
 /// Rows below a heading, in columns two blanks apart. Where standard output is a terminal, cells wrap to its width;
 /// elsewhere a row is a line.
 pub(crate) fn table(heading: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    table_within(width(), heading, rows)
+}
+
+fn table_within(width: Option<u16>, heading: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_preset(NOTHING);
     table.set_header(heading);
     for row in rows {
         table.add_row(row);
     }
-    if let Some(width) = width() {
+    if let Some(width) = width {
         table
             .set_content_arrangement(ContentArrangement::Dynamic)
             .set_width(width);
@@ -126,6 +130,25 @@ mod tests {
             vec!["longer".to_owned(), "22".to_owned()],
         ];
         assert_eq!(table(&["NAME", "N"], rows), "NAME    N\na       1\nlonger  22\n");
+    }
+
+    #[test]
+    fn a_narrow_terminal_wraps_cells_and_loses_nothing() {
+        let row = vec![
+            "x.consul. DS".to_owned(),
+            "proven (mark)".to_owned(),
+            "a long sentence that says why".to_owned(),
+        ];
+        let text = table_within(Some(40), &["LOOP", "PROOF", "WHY"], [row]);
+        assert!(
+            text.lines().count() > 2 && text.lines().all(|line| line.len() <= 40),
+            "{text}"
+        );
+        let letters = |text: &str| text.chars().filter(|letter| letter.is_ascii_lowercase()).count();
+        assert_eq!(
+            letters(&text),
+            letters("x.consul. proven (mark) a long sentence that says why")
+        );
     }
 
     #[test]

@@ -240,10 +240,12 @@ fn weigh(insight: &Insight) -> Vec<String> {
     }
     if matches!(insight.phase, Phase::Open | Phase::Test) && insight.evidence != Evidence::None {
         let doubled = insight.level;
-        sentences.push(format!(
-            "it tripped by {}; {doubled} tests have failed since, each of which doubled the hold",
-            insight.evidence.word()
-        ));
+        let since = match doubled {
+            0 => "no test has failed since".to_owned(),
+            1 => "one test has failed since, which doubled the hold".to_owned(),
+            _ => format!("{doubled} tests have failed since, each of which doubled the hold"),
+        };
+        sentences.push(format!("it tripped by {}; {since}", insight.evidence.word()));
     }
     if insight.unmarkable {
         sentences.push("its name has too few letters for a mark: it is told by its looks alone".to_owned());

@@ -21,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use guard_common::policy::{Action, Mode};
 
 use crate::question::Question;
@@ -327,6 +328,14 @@ pub(crate) const fn mode_word(mode: Mode) -> &'static str {
         Mode::Observe => "observe",
         Mode::Enforce => "enforce",
     }
+}
+
+/// Reads the word of a mode on the command line.
+pub(crate) fn mode_parser() -> impl TypedValueParser<Value = Mode> {
+    PossibleValuesParser::new(MODES.map(|(word, _)| word)).map(|word| {
+        let found = MODES.iter().find(|(known, _)| *known == word);
+        found.map_or(Mode::Observe, |(_, mode)| *mode)
+    })
 }
 
 /// Reads the name of an interface, by the kernel's rules (`dev_valid_name` in `net/core/dev.c`).

@@ -25,10 +25,11 @@ use self::{
     report::Report,
     server::Servers,
 };
-pub(crate) use self::{report::Format, server::server, target::Target};
+pub(crate) use self::{server::server, target::Target};
 use crate::{
     config::Cidr,
     host::{self, Host},
+    print::Format,
     search::search_list,
 };
 

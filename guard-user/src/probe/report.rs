@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use clap::ValueEnum;
 use serde::Serialize;
 
 use super::{
@@ -12,26 +11,13 @@ use super::{
     route::{Hop, Route, Server, Step},
     server::Servers,
 };
-use crate::name;
+use crate::{
+    exit, name,
+    print::{self, Format},
+};
 
 /// Goes up with every change that breaks a reader.
 const SCHEMA: u32 = 1;
-
-/// The exit codes beside those of every command.
-const NO_LOOP: u8 = 0;
-const NOT_DONE: u8 = 1;
-const WENT_ROUND: u8 = 3;
-const NO_ANSWER: u8 = 4;
-const NO_HOPS: u8 = 5;
-
-/// Whether lines or JSON are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// Lines for people.
-    Text,
-    /// One JSON object with a versioned schema.
-    Json,
-}
 
 /// What is told.
 #[derive(Debug, Serialize)]
@@ -117,15 +103,15 @@ impl Report {
         let went_round = count(Verdict::WentRound);
         let answered = count(Verdict::Answered);
         let exit_code = if went_round > 0 {
-            WENT_ROUND
+            exit::FOUND
         } else if findings.cut_short.is_some() {
-            NOT_DONE
+            exit::FAILED
         } else if !findings.sees_hops {
-            NO_HOPS
+            exit::NOT_PERMITTED
         } else if answered == 0 {
-            NO_ANSWER
+            exit::NOBODY
         } else {
-            NO_LOOP
+            exit::DONE
         };
         let skipped = servers.skipped.iter().map(|skipped| Skipped {
             server: skipped.server.clone(),
@@ -146,9 +132,8 @@ impl Report {
     /// What to print.
     pub(super) fn text(&self, format: Format) -> String {
         match format {
-            // A struct of strings and numbers is never refused.
-            Format::Json => serde_json::to_string(self).unwrap_or_default() + "\n",
-            Format::Text => self.lines(),
+            Format::Table => self.lines(),
+            Format::Json | Format::Jsonl => print::json(self, format),
         }
     }
 
@@ -199,7 +184,7 @@ impl Report {
                 &mut text,
                 "next: mend the forwarding rule of one of these servers; until then dnsguard run --mode enforce cuts the loop",
             );
-        } else if self.exit_code == NO_ANSWER {
+        } else if self.exit_code == exit::NOBODY {
             line(
                 &mut text,
                 "no name got an answer: do the servers run, and are they reachable?",

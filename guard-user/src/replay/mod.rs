@@ -35,8 +35,7 @@ use self::{
     summary::Summary,
 };
 use crate::{
-    cli,
-    config::{Config, LinkLocal},
+    config::{self, Config, LinkLocal},
     exit,
     facts::Facts,
     host::Host,
@@ -89,7 +88,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// observe: tell what would be answered or dropped; enforce: judge as if it was. Wins over the file.
-    #[arg(long, value_name = "MODE", value_parser = cli::mode_parser())]
+    #[arg(long, value_name = "MODE", value_parser = config::mode_parser())]
     mode: Option<Mode>,
     /// Interface that the capture is of, where the capture does not name it, or the one of an index that it has; counts as
     /// guarded. Can be given several times.
