@@ -10,12 +10,13 @@ use super::{Agent, monotonic_ns};
 use crate::{
     config::{Budget, Config, Zone, mode_word},
     control::{
-        api::{Explanation, LoopRow, SCHEMA, Scores, StateView},
+        api::{Explanation, SCHEMA, Scores, StateView},
         ask::{Answer, Refusal},
     },
     name::{self, Name},
     question::Question,
     snapshot::{Allowed, Standing},
+    view::LoopRow,
 };
 
 /// What is known of a key.

@@ -4,9 +4,10 @@ use clap::{Args, Subcommand};
 
 use super::{Outcome, Remote, duration, have_done};
 use crate::{
-    control::api::{LoopList, LoopRow, Which},
+    control::api::{LoopList, Which},
     exit,
     print::{self, Format, harmless, table},
+    view::LoopRow,
 };
 
 /// Examples for the help.

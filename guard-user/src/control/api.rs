@@ -14,9 +14,9 @@
 //!
 //! Whatever fails is a [`Failure`], with a status above 399.
 
-use std::net::SocketAddr;
-
 use serde::{Deserialize, Serialize};
+
+use crate::view::LoopRow;
 
 /// Goes up with every change that breaks a reader.
 pub(crate) const SCHEMA: u32 = 1;
@@ -52,39 +52,6 @@ pub(crate) struct LoopList {
     pub(crate) loops: Vec<LoopRow>,
     /// What is only watched.
     pub(crate) allowed: Vec<AllowedRow>,
-}
-
-/// An open breaker.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
-pub(crate) struct LoopRow {
-    /// The name, in presentation form.
-    pub(crate) name: String,
-    /// The QTYPE.
-    #[serde(rename = "type")]
-    pub(crate) qtype: String,
-    /// The QCLASS.
-    pub(crate) class: String,
-    /// The key, in 16 hexadecimal digits.
-    pub(crate) key: String,
-    /// Name of the interface on which it tripped.
-    pub(crate) device: String,
-    /// `proven` or `suspected`.
-    pub(crate) proof: String,
-    /// What speaks for it.
-    pub(crate) evidence: String,
-    /// Milliseconds since it opened.
-    pub(crate) age_ms: u64,
-    /// Milliseconds until its hold ends; 0 where the next query is let through.
-    pub(crate) hold_left_ms: u64,
-    /// How often a test has failed.
-    pub(crate) level: u32,
-    /// Queries held since it opened.
-    pub(crate) held: u64,
-    /// Whether the operator has allowed it.
-    pub(crate) allowed: bool,
-    /// The servers that form it, as far as they were seen.
-    #[serde(rename = "loop")]
-    pub(crate) servers: Vec<SocketAddr>,
 }
 
 /// A name and type that are only watched.

@@ -1,43 +1,12 @@
 //! What a snapshot says, in the form of the API.
 
-use super::api::{AllowedRow, LoopList, LoopRow, PolicyView, SCHEMA, SettingRow};
+use super::api::{AllowedRow, LoopList, PolicyView, SCHEMA, SettingRow};
 use crate::{
     config::mode_word,
     name,
     settings::Origin,
-    snapshot::{Allowed, OpenLoop, Setting, SettingsShown, Snapshot},
+    snapshot::{Allowed, Setting, SettingsShown, Snapshot},
 };
-
-impl Snapshot {
-    /// The open breakers, the ones that hold most first.
-    pub(crate) fn loop_rows(&self) -> impl Iterator<Item = LoopRow> {
-        self.loops.iter().map(|found| LoopRow {
-            allowed: self.allowed.iter().any(|allowed| allowed.key == found.key),
-            ..LoopRow::of(found, self.at_ns)
-        })
-    }
-}
-
-impl LoopRow {
-    /// What is known of a breaker, as of a moment of the monotonic clock.
-    fn of(found: &OpenLoop, at_ns: u64) -> Self {
-        Self {
-            name: found.name.clone(),
-            qtype: found.qtype.clone(),
-            class: found.qclass.clone(),
-            key: format!("{:016x}", found.key),
-            device: found.device.clone(),
-            proof: found.proof.to_owned(),
-            evidence: found.evidence.to_owned(),
-            age_ms: at_ns.saturating_sub(found.since_ns) / 1_000_000,
-            hold_left_ms: found.until_ns.saturating_sub(at_ns) / 1_000_000,
-            level: found.level,
-            held: found.held,
-            allowed: false,
-            servers: found.servers.clone(),
-        }
-    }
-}
 
 impl AllowedRow {
     fn of(allowed: &Allowed, at_ns: u64) -> Self {

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::api::{LoopRow, SCHEMA};
+use super::api::SCHEMA;
 use crate::{
     snapshot::Snapshot,
-    view::{BudgetRow, KeyRow, LinkRow, View},
+    view::{BudgetRow, KeyRow, LinkRow, LoopRow, View},
 };
 
 /// Open breakers that are shown; all are counted.

@@ -98,7 +98,7 @@ impl View {
                 other_per_second: of(Service::Other),
             }
         });
-        let loops = snapshot.loops.iter().map(|found| LoopRow::of(found, snapshot.at_ns));
+        let loops = snapshot.loop_rows();
         Self {
             schema: SCHEMA,
             at_unix_ms: snapshot.at_unix_ms,

@@ -1,9 +1,11 @@
 //! One line of each list.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::tidy;
-use crate::snapshot::{OpenLoop, Standing};
+use crate::snapshot::{OpenLoop, Snapshot, Standing};
 
 /// A zone that stands out.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -90,27 +92,36 @@ pub(crate) struct LinkRow {
 }
 
 /// An open breaker.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub(crate) struct LoopRow {
-    /// The name that goes round, in presentation form.
+    /// The name, in presentation form.
     pub(crate) name: String,
     /// The QTYPE.
     #[serde(rename = "type")]
     pub(crate) qtype: String,
+    /// The QCLASS.
+    pub(crate) class: String,
+    /// The key, in 16 hexadecimal digits.
+    pub(crate) key: String,
     /// Name of the interface on which it tripped.
     pub(crate) device: String,
     /// `proven` or `suspected`.
     pub(crate) proof: String,
-    /// What told it: `mark`, `pace`, `identity`, `direction`, `ladder`, or `none` where that is not known.
+    /// What speaks for it.
     pub(crate) evidence: String,
     /// Milliseconds since it opened.
     pub(crate) age_ms: u64,
-    /// Milliseconds until its hold ends; 0 while it waits for a query to test.
+    /// Milliseconds until its hold ends; 0 where the next query is let through.
     pub(crate) hold_left_ms: u64,
-    /// How often a test has failed; the hold has doubled as often.
+    /// How often a test has failed.
     pub(crate) level: u32,
-    /// Queries held since it opened, as far as is known.
+    /// Queries held since it opened.
     pub(crate) held: u64,
+    /// Whether the operator has allowed it.
+    pub(crate) allowed: bool,
+    /// The servers that form it, as far as they were seen.
+    #[serde(rename = "loop")]
+    pub(crate) servers: Vec<SocketAddr>,
 }
 
 impl Rate {
@@ -124,18 +135,33 @@ impl Rate {
     }
 }
 
+impl Snapshot {
+    /// The open breakers, the ones that hold most first.
+    pub(crate) fn loop_rows(&self) -> impl Iterator<Item = LoopRow> {
+        self.loops.iter().map(|found| LoopRow {
+            allowed: self.allowed.iter().any(|allowed| allowed.key == found.key),
+            ..LoopRow::of(found, self.at_ns)
+        })
+    }
+}
+
 impl LoopRow {
-    pub(super) fn of(found: &OpenLoop, now_ns: u64) -> Self {
+    /// What is known of a breaker, as of a moment of the monotonic clock.
+    fn of(found: &OpenLoop, at_ns: u64) -> Self {
         Self {
             name: found.name.clone(),
             qtype: found.qtype.clone(),
+            class: found.qclass.clone(),
+            key: format!("{:016x}", found.key),
             device: found.device.clone(),
             proof: found.proof.to_owned(),
             evidence: found.evidence.to_owned(),
-            age_ms: now_ns.saturating_sub(found.since_ns) / 1_000_000,
-            hold_left_ms: found.until_ns.saturating_sub(now_ns) / 1_000_000,
+            age_ms: at_ns.saturating_sub(found.since_ns) / 1_000_000,
+            hold_left_ms: found.until_ns.saturating_sub(at_ns) / 1_000_000,
             level: found.level,
             held: found.held,
+            allowed: false,
+            servers: found.servers.clone(),
         }
     }
 }

@@ -130,8 +130,8 @@ fn the_view_has_a_versioned_schema() {
             "ntp_per_second": 0.0, "other_per_second": 0.0,
         }],
         "loops": [{
-            "name": "x.consul.", "type": "A", "device": "eth0", "proof": "proven", "evidence": "mark",
-            "age_ms": 2000, "hold_left_ms": 3000, "level": 2, "held": 140_000,
+            "name": "x.consul.", "type": "A", "class": "", "key": "0000000000000001", "device": "eth0", "proof": "proven", "evidence": "mark",
+            "age_ms": 2000, "hold_left_ms": 3000, "level": 2, "held": 140_000, "allowed": false, "loop": [],
         }],
         "history": {
             "queries_per_second": [5000.0], "held_per_second": [4000.0], "shed_per_second": [30.0],
