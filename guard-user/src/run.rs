@@ -61,7 +61,6 @@ async fn serve(settings: Settings, loaded: Loaded, format: EventFormat, object: 
         Some(address) => Some(Server::bind(address, "page").await?),
         None => None,
     };
-    let socket = Socket::bind(&config.control)?;
 
     // Looked up before anything is loaded: a wrong name must not cost what an agent before this one left in force.
     let devices = Device::find_all(&config.attach.interfaces)?;
@@ -73,6 +72,14 @@ async fn serve(settings: Settings, loaded: Loaded, format: EventFormat, object: 
     let host = HostPolicy::new(config, devices)?;
 
     let (mut datapath, mut kernel) = Datapath::open(config, object)?;
+    // Whoever may not load anything has heard of that, and of another agent, by now.
+    let socket = match Socket::bind(&config.control) {
+        Ok(socket) => socket,
+        Err(error) => {
+            datapath.give_up()?;
+            return Err(error.into());
+        }
+    };
     let feed = Feed::new();
     let mut teller = Teller::new(Output::new(format), feed.clone());
     let snapshot = Arc::new(Mutex::new(Snapshot::default()));

@@ -16,7 +16,10 @@ use nix::unistd::{Group, geteuid};
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::{config::Control, sys};
+use crate::{
+    config::{Control, DEFAULT_SOCKET},
+    sys,
+};
 
 /// For root and the group.
 const MODE: u32 = 0o660;
@@ -39,6 +42,8 @@ pub(crate) enum SocketError {
 pub(crate) struct Socket {
     listener: UnixListener,
     path: PathBuf,
+    /// The directory, if it is there for nothing else.
+    folder: Option<PathBuf>,
     group: Option<u32>,
 }
 
@@ -64,7 +69,10 @@ impl Socket {
             path: path.display().to_string(),
             source,
         };
-        if let Some(folder) = path.parent() {
+        // One of our own name may be what a killed agent left.
+        let is_ours = |folder: &&Path| !folder.exists() || Some(*folder) == Path::new(DEFAULT_SOCKET).parent();
+        let folder = path.parent().filter(is_ours);
+        if let Some(folder) = folder {
             let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(folder);
             made.map_err(unusable)?;
         }
@@ -73,6 +81,7 @@ impl Socket {
         let socket = Self {
             listener,
             path: path.clone(),
+            folder: folder.map(Path::to_owned),
             group,
         };
         // Whoever connects before this is asked who he is all the same.
@@ -124,6 +133,10 @@ impl Drop for Socket {
     fn drop(&mut self) {
         // Where it is gone already, there is nothing to do.
         let _ = fs::remove_file(&self.path);
+        // What else lies in it is not ours; then it stays.
+        if let Some(folder) = &self.folder {
+            let _ = fs::remove_dir(folder);
+        }
     }
 }
 
@@ -174,11 +187,13 @@ mod tests {
         let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, MODE);
         drop(first);
-        assert!(!path.exists());
+        assert!(!path.exists() && !folder.path().join("run").exists());
+        fs::create_dir(folder.path().join("run")).unwrap();
         // As a process leaves it that is killed.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        Socket::bind(&control(&path)).unwrap().unwrap();
+        drop(Socket::bind(&control(&path)).unwrap().unwrap());
+        assert!(folder.path().join("run").exists(), "it was there before");
     }
 
     #[tokio::test]

@@ -125,6 +125,13 @@ impl Datapath {
         &self.attachments
     }
 
+    /// Leaves the kernel as it was before this was opened: what an agent before this one left in force stays.
+    pub(crate) fn give_up(self) -> Result<(), PinError> {
+        let Self { ebpf, pins, .. } = self;
+        drop(ebpf);
+        if pins.has_links() { Ok(()) } else { pins.remove() }
+    }
+
     /// Takes everything out of the kernel; tells what was attached.
     pub(crate) fn detach(self) -> Result<Vec<Attachment>, PinError> {
         let Self {

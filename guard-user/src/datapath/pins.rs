@@ -111,6 +111,11 @@ impl Pins {
         }
     }
 
+    /// Whether anything is attached, by this agent or by one before it.
+    pub(super) fn has_links(&self) -> bool {
+        !files(&self.links()).is_empty()
+    }
+
     /// Removes the directories as far as they are empty.
     pub(super) fn remove_empty(&self) {
         for folder in [
