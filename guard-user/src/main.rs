@@ -119,14 +119,11 @@ fn finish(outcome: command::Outcome) -> ExitCode {
 }
 
 fn show(asked: &top::Args) -> ExitCode {
-    let Err(error) = top::top(asked) else {
-        return ExitCode::SUCCESS;
-    };
-    let code = error
-        .downcast_ref()
-        .map_or(exit::FAILED, control::client::ClientError::exit_code);
-    report(Err(error));
-    ExitCode::from(code)
+    match top::top(asked).map_err(anyhow::Error::downcast) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Ok(error)) => finish(Err(error)),
+        Err(Err(error)) => report(Err(error)),
+    }
 }
 
 fn probe(asked: cli::Probe) -> ExitCode {

@@ -5,7 +5,7 @@ use std::{thread::sleep, time::Duration};
 use anyhow::{Result, ensure};
 use guard_tests::{
     Namespace,
-    guard::{self, Guard, GuardOptions, Mode},
+    guard::{Guard, GuardOptions, Mode},
     upstream::{Manner, Upstream},
 };
 
@@ -83,18 +83,17 @@ fn the_top_is_shown_by_a_command_and_in_the_metrics() -> Result<()> {
     let zone = ["by=\"zone\"", "name=\"busy.example.\""];
     guard.wait_counter("dnsguard_top_queries_per_second", &zone, 1, PATIENCE)?;
 
-    let binary = guard::binary()?.display().to_string();
-    let table = host.tool(&binary, "top")?;
+    let table = guard.say(&["top"])?.out;
     ensure!(
         table.contains("busy.example.") && table.contains("127.0.0.1"),
         "{table}"
     );
-    let json: serde_json::Value = serde_json::from_str(&host.tool(&binary, "top -o json")?)?;
+    let json = guard.say(&["top", "-o", "json"])?.json(0)?;
     assert_eq!(json["schema"], 1, "{json}");
     guard.stop()?;
     // Nobody is there any more.
-    let error = host.tool(&binary, "top").unwrap_err().to_string();
-    ensure!(error.contains("9533"), "{error}");
+    let said = guard.say(&["top"])?;
+    assert_eq!(said.code, Some(4), "{said:?}");
     Ok(())
 }
 
