@@ -150,16 +150,28 @@ impl Browser {
     }
 }
 
+/// The browser ends with its session, and all its processes with it; when it is killed, some of them stay.
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let url = format!("http://{}/session/{}", SocketAddr::from(DRIVER), self.session);
+        // A driver that has ended has nothing to end.
+        drop(self.namespace.run(|| agent().delete(&url).call()));
+    }
+}
+
+fn agent() -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .timeout_global(Some(TIMEOUT))
+        .http_status_as_error(false)
+        .proxy(None);
+    config.build().into()
+}
+
 /// One command, and the value that it returns.
 fn command(namespace: &Namespace, path: &str, body: &Value) -> Result<Value> {
     let url = format!("http://{}/session{path}", SocketAddr::from(DRIVER));
     let (status, text) = namespace.run(|| -> Result<_> {
-        let config = ureq::Agent::config_builder()
-            .timeout_global(Some(TIMEOUT))
-            .http_status_as_error(false)
-            .proxy(None);
-        let agent: ureq::Agent = config.build().into();
-        let mut response = agent.post(&url).send(body.to_string())?;
+        let mut response = agent().post(&url).send(body.to_string())?;
         // Pictures and logs are large.
         let text = response.body_mut().with_config().limit(64 << 20).read_to_string()?;
         Ok((response.status(), text))

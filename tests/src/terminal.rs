@@ -100,7 +100,8 @@ impl Terminal {
     fn tmux(&self, arguments: &[&str]) -> Result<String> {
         let mut command = programs::locate("tmux")?.command();
         command.env("LC_ALL", "C.UTF-8").env_remove("TMUX");
-        command.arg("-u").arg("-S").arg(&self.socket).args(arguments);
+        // A server of its own making would outlive us.
+        command.args(["-N", "-u", "-S"]).arg(&self.socket).args(arguments);
         let done = self.namespace.run(|| command.output())?;
         let why = String::from_utf8_lossy(&done.stderr).into_owned();
         ensure!(done.status.success(), "tmux {}: {}", arguments.join(" "), why.trim());
