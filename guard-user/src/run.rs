@@ -93,35 +93,33 @@ async fn serve(settings: Settings, loaded: Loaded, format: EventFormat, object: 
 
     let (ready, is_ready) = watch::channel(false);
     let (stop, stopped) = watch::channel(false);
-    let http = server.map(|server| {
+    let source = || {
         let shared = Arc::clone(&snapshot);
-        let metrics = Metrics::new(move || shared.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        move || shared.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    };
+    let until_stopped = || {
         let mut stopped = stopped.clone();
-        info!("metrics at http://{}/metrics", server.address());
-        tokio::spawn(server.serve(Endpoint::new(metrics, is_ready), async move {
+        async move {
             let _ = stopped.wait_for(|stop| *stop).await;
-        }))
+        }
+    };
+    let http = server.map(|server| {
+        let metrics = Metrics::new(source());
+        info!("metrics at http://{}/metrics", server.address());
+        tokio::spawn(server.serve(Endpoint::new(metrics, is_ready), until_stopped()))
     });
     let page = page.map(|server| {
-        let shared = Arc::clone(&snapshot);
-        let page = Page::new(move || shared.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        let mut stopped = stopped.clone();
+        let page = Page::new(source());
         info!("page at http://{}/", server.address());
-        tokio::spawn(server.serve(page, async move {
-            let _ = stopped.wait_for(|stop| *stop).await;
-        }))
+        tokio::spawn(server.serve(page, until_stopped()))
     });
 
     let (line, asks) = Line::new();
     let control = socket.map(|socket| {
-        let shared = Arc::clone(&snapshot);
-        let metrics = Metrics::new(move || shared.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        let mut stopped = stopped.clone();
+        let metrics = Metrics::new(source());
         info!("commands at {}", socket.path().display());
         let server = control::Server::new(socket, metrics, feed, line);
-        tokio::spawn(server.serve(async move {
-            let _ = stopped.wait_for(|stop| *stop).await;
-        }))
+        tokio::spawn(server.serve(until_stopped()))
     });
 
     let drivers = drivers::watch(with_drivers, Arc::clone(&snapshot)).unwrap_or_else(|error| {

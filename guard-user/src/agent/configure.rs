@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     control::{
-        api::{Change, Done, SCHEMA},
+        api::{Change, Done},
         ask::{Answer, Refusal},
         socket::Peer,
     },
@@ -162,13 +162,7 @@ impl Agent {
             self.note_reload(&outcome, &work.trigger, is_change);
         }
         if let Some(reply) = work.reply {
-            let generation = self.generation;
-            let done = outcome.map(|done| Done {
-                schema: SCHEMA,
-                done,
-                policy_generation: generation,
-            });
-            let _ = reply.send(done);
+            let _ = reply.send(outcome.map(|done| self.done(done)));
         }
         if let Some(trigger) = self.configuring.again.take() {
             self.reload(trigger, None);
@@ -210,7 +204,6 @@ impl Agent {
         }
         self.configuring.settings = work.settings.clone();
         self.configuring.loaded = loaded;
-        self.show_settings();
         Ok(changes)
     }
 

@@ -79,12 +79,17 @@ impl Agent {
         reply: oneshot::Sender<Answer<Done>>,
         deed: impl FnOnce(&mut Self) -> Result<Vec<String>, Refusal>,
     ) {
-        let done = deed(self).map(|done| Done {
+        let done = deed(self).map(|done| self.done(done));
+        let _ = reply.send(done);
+    }
+
+    /// What a command has done, in sentences.
+    pub(super) const fn done(&self, done: Vec<String>) -> Done {
+        Done {
             schema: SCHEMA,
             done,
             policy_generation: self.generation,
-        });
-        let _ = reply.send(done);
+        }
     }
 
     /// Closes breakers, and forgets what led to them.

@@ -20,7 +20,6 @@ use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
 use guard_common::{
     abi::device_slot,
-    address::Address,
     counter::{Counter, Counters},
     event::Event as KernelEvent,
     remedy::{Reason, Verdict},
@@ -302,7 +301,6 @@ impl Agent {
 
     /// Shows a sampled query to those who look on.
     fn show(&self, sample: &Sample) {
-        let address = |words| std::net::Ipv6Addr::from(Address(words).octets()).to_canonical();
         let verdict = Verdict::from_u8(sample.verdict);
         let is_shed = Kind::from_u8(sample.kind) == Kind::Shed;
         // What is shed is among all queries as well: it is shown once, with the reason.
@@ -312,7 +310,7 @@ impl Agent {
         let (device, _) = self.place(sample.ifindex, sample.egress == 1);
         let query = Query {
             client: offenders::client(sample),
-            server: address(sample.server),
+            server: offenders::server(sample),
             name: name::text(sample.wire_name()),
             qtype: name::qtype(sample.qtype).into_owned(),
             device,

@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     events::feed::{self, Feed, Onlooker},
+    http::JSON,
     metrics::{Format, Metrics},
     question::Question,
     view::View,
@@ -48,9 +49,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// A follower hears something at least this often, so that one who is gone is noticed.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-const JSON: &str = "application/json";
 const LINES: &str = "application/jsonl";
-const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -144,12 +143,12 @@ impl Rooms {
             (&Method::GET, "/v1/status") => json(&Status::of(&self.metrics.snapshot())),
             (&Method::GET, "/v1/top") => {
                 let snapshot = self.metrics.snapshot();
-                json(&View::of(&snapshot, &snapshot.history))
+                json(&View::of(&snapshot))
             }
             (&Method::GET, "/v1/loops") => json(&LoopList::of(&self.metrics.snapshot())),
             (&Method::GET, "/v1/policy") => json(&PolicyView::of(&self.metrics.snapshot())),
             (&Method::GET, "/v1/metrics") => match self.metrics.render(Format::Text) {
-                Ok(text) => response(StatusCode::OK, PLAIN, full(text)),
+                Ok(text) => response(StatusCode::OK, Format::Text.content_type(), full(text)),
                 Err(_) => failure(StatusCode::INTERNAL_SERVER_ERROR, "cannot write the metrics"),
             },
             (&Method::GET, "/v1/explain") => match question(query) {

@@ -109,7 +109,7 @@ pub(crate) struct AllowanceRow {
 impl Status {
     /// What a snapshot says.
     pub(crate) fn of(snapshot: &Snapshot) -> Self {
-        let view = View::of(snapshot, &snapshot.history);
+        let view = View::of(snapshot);
         let hooks = snapshot.attachments.iter().map(|attachment| HookRow {
             device: attachment.device.clone(),
             hook: attachment.hook.word().to_owned(),

@@ -231,7 +231,17 @@ impl Board {
 
 /// Who asks in a sample.
 pub(crate) fn client(sample: &Sample) -> IpAddr {
-    Ipv6Addr::from(Address(sample.client).octets()).to_canonical()
+    address(sample.client)
+}
+
+/// Who is asked in a sample.
+pub(crate) fn server(sample: &Sample) -> IpAddr {
+    address(sample.server)
+}
+
+/// An address as the kernel has it.
+fn address(words: [u32; 4]) -> IpAddr {
+    Ipv6Addr::from(Address(words).octets()).to_canonical()
 }
 
 fn standing<K>(weight: &Weight<'_, K, ()>, name: String, qtype: String, rate: f64) -> Standing {

@@ -45,7 +45,7 @@ impl Page {
             "/page.js" => page(StatusCode::OK, "text/javascript; charset=utf-8", SCRIPT),
             "/data" => {
                 let snapshot = (self.source)();
-                page(StatusCode::OK, JSON, View::of(&snapshot, &snapshot.history).json())
+                page(StatusCode::OK, JSON, View::of(&snapshot).json())
             }
             _ => page(StatusCode::NOT_FOUND, PLAIN, "not found; there is /\n"),
         }

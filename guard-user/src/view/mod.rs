@@ -51,9 +51,9 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// What a snapshot and the history before it say.
-    pub(crate) fn of(snapshot: &Snapshot, history: &History) -> Self {
-        let top = &snapshot.top;
+    /// What a snapshot and the history in it say.
+    pub(crate) fn of(snapshot: &Snapshot) -> Self {
+        let (top, history) = (&snapshot.top, &snapshot.history);
         let mut interfaces: Vec<String> = Vec::new();
         for attachment in &snapshot.attachments {
             if !interfaces.contains(&attachment.device) {

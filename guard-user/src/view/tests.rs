@@ -96,7 +96,7 @@ pub(crate) fn snapshot() -> Snapshot {
 /// What that agent shows.
 pub(crate) fn view() -> View {
     let snapshot = snapshot();
-    View::of(&snapshot, &snapshot.history)
+    View::of(&snapshot)
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn what_is_written_is_what_is_read() {
 fn a_hold_that_is_over_has_nothing_left() {
     let mut snapshot = snapshot();
     snapshot.date(70 * SECOND, UNIX_EPOCH);
-    let view = View::of(&snapshot, &snapshot.history);
+    let view = View::of(&snapshot);
     assert_eq!((view.loops[0].age_ms, view.loops[0].hold_left_ms), (10_000, 0));
     assert_eq!(view.uptime_seconds, 9.0);
 }
