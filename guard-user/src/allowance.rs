@@ -112,6 +112,11 @@ impl Allowances {
         }
     }
 
+    /// Forgets all interfaces but these.
+    pub(crate) fn keep(&mut self, names: &[String]) {
+        self.devices.retain(|known, _| names.contains(known));
+    }
+
     /// The counters of every interface that has some.
     pub(crate) fn devices(&self) -> impl Iterator<Item = DeviceAllowances> {
         let with = |state: &Device| !state.exceeded.is_empty() || state.conntrack_available.is_some();

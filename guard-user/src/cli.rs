@@ -13,7 +13,9 @@ use crate::{
     config::{self, Cidr, DEFAULT_PIN_DIR},
     doctor, manual, name,
     print::Format,
-    probe, replay, top,
+    probe, replay,
+    selection::{Pattern, Preset},
+    top,
 };
 
 /// What every help text ends with.
@@ -193,9 +195,16 @@ pub(crate) struct Run {
     /// Configuration file (TOML). Without it every key has its default.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Interface to guard; can be given several times. Replaces the list of the configuration file.
-    #[arg(long = "interface", value_name = "NAME", value_parser = config::interface_name)]
-    pub(crate) interfaces: Vec<String>,
+    /// Interface to guard, a name, a glob such as 'veth*', or '/expression/'; can be given several times. Replaces the
+    /// list of the configuration file.
+    #[arg(long = "interface", value_name = "PATTERN", value_parser = Pattern::parse)]
+    pub(crate) interfaces: Vec<Pattern>,
+    /// Interface never to guard, whatever else is said. Replaces the list of the configuration file.
+    #[arg(long, value_name = "PATTERN", value_parser = Pattern::parse)]
+    pub(crate) exclude: Vec<Pattern>,
+    /// Guard what this kind of host has as well: auto recognises network plugins by their interfaces. Wins over the file.
+    #[arg(long, value_name = "KIND", value_parser = config::preset_parser())]
+    pub(crate) preset: Option<Preset>,
     /// observe: detect and count, touch no packet; enforce: answer or drop what is held. Wins over the file.
     #[arg(long, value_name = "MODE", value_parser = config::mode_parser())]
     pub(crate) mode: Option<Mode>,
@@ -336,7 +345,7 @@ mod tests {
             "jsonl",
         ])
         .unwrap();
-        assert_eq!(run.interfaces, ["lo", "eth0"]);
+        assert_eq!(run.interfaces, ["lo", "eth0"].map(Pattern::literal));
         assert_eq!(run.mode, Some(Mode::Enforce));
         assert_eq!(run.events, EventFormat::Jsonl);
     }

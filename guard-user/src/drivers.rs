@@ -18,6 +18,7 @@ use tracing::warn;
 
 use crate::{
     allowance::{Allowances, LinkLocal},
+    device::Device,
     ethtool::Statistics,
     events::Event,
     snapshot::Snapshot,
@@ -27,35 +28,75 @@ use crate::{
 /// Between two questions to a driver: each is a command to the device.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// Asks the drivers of these interfaces, in this network namespace, as long as the process lives. Figures go into the
-/// snapshot, news to the receiver.
-pub(crate) fn watch(devices: Vec<String>, snapshot: Arc<Mutex<Snapshot>>) -> io::Result<Receiver<Event>> {
-    let (news, receiver) = mpsc::channel();
-    let mut statistics = Statistics::open()?;
-    let mut allowances = Allowances::default();
-    let mut seen = Seen::default();
-    thread::Builder::new().name("drivers".to_owned()).spawn(move || {
-        loop {
-            for device in &devices {
-                let link = seen.since(device, &snapshot.lock().unwrap_or_else(PoisonError::into_inner));
-                match allowances.poll(device, Instant::now(), link, |device| statistics.read(device)) {
-                    Ok(Some(event)) => {
-                        if news.send(event).is_err() {
-                            return;
+/// The thread, as long as this is there.
+#[derive(Debug)]
+pub(crate) struct Drivers {
+    devices: Arc<Mutex<Vec<String>>>,
+    news: Receiver<Event>,
+}
+
+impl Drivers {
+    /// Asks the drivers of the interfaces that lead outward, in this network namespace. Figures go into the snapshot.
+    ///
+    /// # Errors
+    ///
+    /// There is no socket to ask by, or no room for a thread.
+    pub(crate) fn start(devices: &[Device], snapshot: Arc<Mutex<Snapshot>>) -> io::Result<Self> {
+        let mut drivers = Self::none();
+        drivers.watch(devices);
+        let (news, receiver) = mpsc::channel();
+        let devices = Arc::downgrade(&drivers.devices);
+        let mut statistics = Statistics::open()?;
+        let mut allowances = Allowances::default();
+        let mut seen = Seen::default();
+        thread::Builder::new().name("drivers".to_owned()).spawn(move || {
+            while let Some(devices) = devices.upgrade() {
+                let names = devices.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                drop(devices);
+                allowances.keep(&names);
+                seen.0.retain(|known, _| names.contains(known));
+                for device in &names {
+                    let link = seen.since(device, &snapshot.lock().unwrap_or_else(PoisonError::into_inner));
+                    match allowances.poll(device, Instant::now(), link, |device| statistics.read(device)) {
+                        Ok(Some(event)) => {
+                            if news.send(event).is_err() {
+                                return;
+                            }
                         }
+                        Ok(None) => {}
+                        Err(error) => warn!("cannot read the driver statistics of {device}: {error}"),
                     }
-                    Ok(None) => {}
-                    Err(error) => warn!("cannot read the driver statistics of {device}: {error}"),
                 }
+                show(
+                    &allowances,
+                    &mut snapshot.lock().unwrap_or_else(PoisonError::into_inner),
+                );
+                thread::sleep(PERIOD);
             }
-            show(
-                &allowances,
-                &mut snapshot.lock().unwrap_or_else(PoisonError::into_inner),
-            );
-            thread::sleep(PERIOD);
+        })?;
+        drivers.news = receiver;
+        Ok(drivers)
+    }
+
+    /// Nobody who asks.
+    pub(crate) fn none() -> Self {
+        Self {
+            devices: Arc::default(),
+            news: mpsc::channel().1,
         }
-    })?;
-    Ok(receiver)
+    }
+
+    /// The guarded interfaces are these from now on.
+    pub(crate) fn watch(&self, devices: &[Device]) {
+        let outward = devices.iter().filter(|device| device.outward);
+        let names = outward.map(|device| device.name.clone()).collect();
+        *self.devices.lock().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+
+    /// What there is to tell.
+    pub(crate) fn news(&self) -> impl Iterator<Item = Event> {
+        self.news.try_iter()
+    }
 }
 
 /// Packets to link-local services when they were last looked at, by interface.

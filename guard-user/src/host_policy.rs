@@ -1,13 +1,10 @@
-//! The part of a policy that hangs on the host: addresses come and go while the agent runs.
+//! The part of a policy that hangs on the host: addresses and interfaces come and go while the agent runs.
 //!
 //! The kernel lists addresses under a lock that others may hold for seconds, and the agent has a lease to renew: so a
 //! thread looks at the host, and the agent takes up what it has seen.
 
 use std::{
-    sync::{
-        Arc,
-        mpsc::{self, Receiver},
-    },
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     thread,
     time::Duration,
 };
@@ -42,7 +39,8 @@ pub(crate) struct HostPolicy {
 /// A thread that looks at the host for as long as this is there.
 struct News {
     facts: Receiver<anyhow::Result<Facts>>,
-    _wanted: Arc<()>,
+    /// Has it look at once, for these interfaces from now on.
+    look: Sender<Vec<Device>>,
 }
 
 impl HostPolicy {
@@ -52,7 +50,7 @@ impl HostPolicy {
     ///
     /// Addresses cannot be read, or what the configuration says does not fit the host.
     pub(crate) fn new(config: &Config, devices: Vec<Device>) -> anyhow::Result<Self> {
-        let facts = gather(config, &devices)?;
+        let facts = gather(config, &devices, None)?;
         // Whatever the kernel's secret will be.
         config.policy(&facts, &Secret::default())?;
         Ok(Self {
@@ -72,27 +70,61 @@ impl HostPolicy {
     /// There is no room for a thread.
     pub(crate) fn follow(&mut self) -> std::io::Result<()> {
         self.news = None;
-        if self.config.link_local.is_none() && !self.config.hygiene.names_own_addresses() {
+        let config = self.config.clone();
+        if config.link_local.is_none() && !config.hygiene.names_own_addresses() && !config.names_interfaces() {
             return Ok(());
         }
         let (sender, facts) = mpsc::channel();
-        let wanted = Arc::new(());
-        let is_wanted = Arc::downgrade(&wanted);
-        let (config, devices) = (self.config.clone(), self.devices.clone());
-        let mut last = Some(self.facts.clone());
+        let (look, wanted) = mpsc::channel();
+        let mut devices = self.devices.clone();
+        let mut last = self.facts.clone();
         thread::Builder::new().name("host".to_owned()).spawn(move || {
-            while is_wanted.strong_count() > 0 {
-                thread::sleep(PERIOD);
-                let found = gather(&config, &devices);
-                let seen = found.as_ref().ok().cloned();
-                if (seen.is_none() || seen != last) && sender.send(found).is_err() {
+            loop {
+                match wanted.recv_timeout(PERIOD) {
+                    Ok(now) => devices = wanted.try_iter().last().unwrap_or(now),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+                let found = gather(&config, &devices, Some(&last));
+                let is_news = found.as_ref().map_or(true, |found| *found != last);
+                if let Ok(found) = &found {
+                    last.clone_from(found);
+                }
+                if is_news && sender.send(found).is_err() {
                     return;
                 }
-                last = seen;
             }
         })?;
-        self.news = Some(News { facts, _wanted: wanted });
+        self.news = Some(News { facts, look });
         Ok(())
+    }
+
+    /// Has the host looked at without waiting for the next second; its guarded interfaces are these.
+    pub(crate) fn look_again(&mut self, devices: Vec<Device>) {
+        self.devices = devices;
+        if let Some(news) = &self.news {
+            // A thread that has ended has said why.
+            let _ = news.look.send(self.devices.clone());
+        }
+    }
+
+    /// What has been seen of the host since the last call, if that is news.
+    pub(crate) fn news(&self) -> Option<anyhow::Result<Facts>> {
+        self.news.as_ref()?.facts.try_iter().last()
+    }
+
+    /// Notes whether the policy could follow the host. That it cannot is told once.
+    pub(crate) fn note(&mut self, followed: &anyhow::Result<()>) {
+        match followed {
+            Ok(()) => self.failing = false,
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    warn!(
+                        "the policy goes by what this host had before: {error:#}; it follows as soon as that is mended"
+                    );
+                }
+            }
+        }
     }
 
     /// The policy for the host as it was last seen.
@@ -101,12 +133,8 @@ impl HostPolicy {
     ///
     /// What the configuration says does not fit the host.
     pub(crate) fn compile(&self, kernel: &Kernel) -> anyhow::Result<Compiled> {
-        self.compile_for(&self.facts, kernel)
-    }
-
-    fn compile_for(&self, facts: &Facts, kernel: &Kernel) -> anyhow::Result<Compiled> {
         let secret = kernel.secret()?;
-        let mut compiled = self.config.policy(facts, &secret)?;
+        let mut compiled = self.config.policy(&self.facts, &secret)?;
         for question in &self.allowed {
             let has_room = compiled.policy.allow(question.key(&secret));
             debug_assert!(has_room, "whoever allows a key looks whether there is room");
@@ -120,7 +148,7 @@ impl HostPolicy {
     ///
     /// Addresses cannot be read, or what the configuration says does not fit the host.
     pub(crate) fn look_with(config: &Config, devices: &[Device]) -> anyhow::Result<Facts> {
-        let facts = gather(config, devices)?;
+        let facts = gather(config, devices, None)?;
         config.policy(&facts, &Secret::default())?;
         Ok(facts)
     }
@@ -155,39 +183,9 @@ impl HostPolicy {
     pub(crate) const fn mode(&self) -> Mode {
         self.config.mode
     }
-
-    /// Puts the policy in force for the addresses that the host has now, if they have changed; returns its generation.
-    /// What cannot be worked out leaves the policy as it is, and is told once.
-    pub(crate) fn refresh(&mut self, kernel: &mut Kernel) -> Option<u32> {
-        let found = self.news.as_ref()?.facts.try_iter().last()?;
-        let switched = found.and_then(|facts| {
-            if facts == self.facts {
-                return Ok(None);
-            }
-            let compiled = self.compile_for(&facts, kernel)?;
-            let generation = kernel.switch(&compiled.policy)?;
-            self.facts = facts;
-            Ok(Some(generation))
-        });
-        match switched {
-            Ok(generation) => {
-                self.failing = false;
-                generation
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut self.failing, true) {
-                    warn!(
-                        "the policy goes by the addresses that this host had before: {error:#}; it follows as soon as \
-                         that is mended"
-                    );
-                }
-                None
-            }
-        }
-    }
 }
 
-fn gather(config: &Config, devices: &[Device]) -> anyhow::Result<Facts> {
+fn gather(config: &Config, devices: &[Device], before: Option<&Facts>) -> anyhow::Result<Facts> {
     let host = Host::read().context("cannot read the addresses of this host")?;
-    Ok(Facts::gather(config, devices, &host)?)
+    Ok(Facts::gather(config, devices, &host, before)?)
 }

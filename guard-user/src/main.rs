@@ -23,11 +23,13 @@ mod facts;
 mod host;
 mod host_policy;
 mod http;
+mod interfaces;
 mod link_local;
 mod loops;
 mod manual;
 mod metrics;
 mod name;
+mod netlink;
 mod offenders;
 mod page;
 mod print;
@@ -36,6 +38,7 @@ mod question;
 mod replay;
 mod run;
 mod search;
+mod selection;
 mod settings;
 mod snapshot;
 mod sockets;
@@ -76,6 +79,8 @@ fn main() -> ExitCode {
             let flags = Flags {
                 mode: run.mode,
                 interfaces: run.interfaces,
+                exclude: run.exclude,
+                preset: run.preset,
                 pin_dir: run.pin_dir,
                 socket: run.socket,
             };

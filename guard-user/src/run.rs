@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::{Context as _, bail};
@@ -10,7 +10,7 @@ use aya::maps::{MapData, RingBuf};
 use tokio::{
     io::unix::AsyncFd,
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{mpsc, watch},
 };
 use tracing::{info, warn};
 
@@ -20,12 +20,12 @@ use crate::{
     config::Config,
     control::{self, ask::Line, socket::Socket},
     datapath::{Datapath, Kernel},
-    device::Device,
-    drivers,
+    drivers::Drivers,
     events::{Event, Output, Teller, feed::Feed},
     host::resolv_confs,
     host_policy::HostPolicy,
     http::{Endpoint, Server},
+    interfaces::{self, Follower, Interfaces},
     metrics::Metrics,
     page::Page,
     search::Suffixes,
@@ -63,15 +63,12 @@ async fn serve(settings: Settings, loaded: Loaded, format: EventFormat, object: 
     };
 
     // Looked up before anything is loaded: a wrong name must not cost what an agent before this one left in force.
-    let devices = Device::find_all(&config.attach.interfaces)?;
-
-    let with_drivers = devices.iter().filter(|device| !device.loopback);
-    let with_drivers = with_drivers.map(|device| device.name.clone()).collect();
+    let devices = interfaces::choose(&config.attach.selection)?;
 
     // So is what does not fit this host.
     let host = HostPolicy::new(config, devices)?;
 
-    let (mut datapath, mut kernel) = Datapath::open(config, object)?;
+    let (datapath, mut kernel) = Datapath::open(config, object)?;
     // Whoever may not load anything has heard of that, and of another agent, by now.
     let socket = match Socket::bind(&config.control) {
         Ok(socket) => socket,
@@ -83,10 +80,11 @@ async fn serve(settings: Settings, loaded: Loaded, format: EventFormat, object: 
     let feed = Feed::new();
     let mut teller = Teller::new(Output::new(format), feed.clone());
     let snapshot = Arc::new(Mutex::new(Snapshot::default()));
-    let started = match start(config, host, &mut datapath, &mut kernel, &mut teller, &snapshot) {
+    let mut follower = Follower::new(datapath, config.attach.selection.clone()).context("cannot follow interfaces")?;
+    let started = match start(config, host, &mut follower, &mut kernel, &mut teller, &snapshot) {
         Ok(started) => started,
         Err(error) => {
-            datapath.detach()?;
+            follower.into_datapath().detach()?;
             return Err(error);
         }
     };
@@ -122,10 +120,15 @@ async fn serve(settings: Settings, loaded: Loaded, format: EventFormat, object: 
         tokio::spawn(server.serve(until_stopped()))
     });
 
-    let drivers = drivers::watch(with_drivers, Arc::clone(&snapshot)).unwrap_or_else(|error| {
+    let drivers = Drivers::start(started.host.devices(), Arc::clone(&snapshot)).unwrap_or_else(|error| {
         warn!("what network drivers drop is not known: {error}; the guard goes on without");
-        mpsc::channel().1
+        Drivers::none()
     });
+    let attachments = follower.datapath().attachments().to_vec();
+    #[cfg(feature = "kernel-log")]
+    let kernel_log = follower.datapath_mut().take_log();
+    let (change, changes) = mpsc::unbounded_channel();
+    let interfaces = Interfaces::follow(follower, change).context("cannot follow interfaces")?;
 
     let mut agent = Agent::new(Parts {
         kernel,
@@ -134,33 +137,35 @@ async fn serve(settings: Settings, loaded: Loaded, format: EventFormat, object: 
         host: started.host,
         drivers,
         teller,
-        attachments: datapath.attachments().to_vec(),
+        attachments,
+        interfaces,
         snapshot,
         settings,
         loaded,
         generation: started.generation,
         lease_until_ns: started.lease_until_ns,
         #[cfg(feature = "kernel-log")]
-        kernel_log: datapath.take_log(),
+        kernel_log,
     });
-    agent.tell(&Event::ready(config.mode, config.attach.interfaces.clone()));
+    agent.tell(&Event::ready(config.mode, agent.guarded()));
     ready.send_replace(true);
 
     let result = tokio::select! {
-        result = agent.work(started.events, asks, hangups) => result,
+        result = agent.work(started.events, asks, changes, hangups) => result,
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
 
     stop.send_replace(true);
+    let (datapath, mut teller) = agent.stop()?;
     let detached = datapath.detach()?;
     for attachment in &detached {
-        agent.tell(&Event::detach(attachment, "told to stop"));
+        teller.tell(&Event::detach(attachment, "told to stop"));
     }
     for server in http.into_iter().chain(page).chain(control) {
         let _ = server.await;
     }
-    agent.finish();
+    teller.finish();
     result
 }
 
@@ -178,7 +183,7 @@ struct Started {
 fn start(
     config: &Config,
     mut host: HostPolicy,
-    datapath: &mut Datapath,
+    follower: &mut Follower,
     kernel: &mut Kernel,
     teller: &mut Teller,
     snapshot: &Mutex<Snapshot>,
@@ -189,38 +194,43 @@ fn start(
     let (generation, _) = kernel.replace(&compiled.policy, 0)?;
     let lease_until_ns = monotonic_ns()? + nanoseconds(config.lease);
     kernel.lease(lease_until_ns)?;
+    let datapath = follower.datapath_mut();
     let samples = datapath.take_samples()?;
     let events = sys::wait_for(datapath.take_events()?).context("cannot wait for the ring buffer")?;
     teller.tell(&Event::policy(generation, config.mode));
     let suffixes = Suffixes::new(&config.search_suffixes, &resolv_confs().collect::<Vec<_>>());
     let watch = Watch::new(config, &compiled, host.facts(), suffixes);
 
-    let failures = datapath.attach(host.devices(), config);
+    let change = follower.begin().context("cannot list the interfaces")?;
     let mut snapshot = snapshot.lock().unwrap_or_else(PoisonError::into_inner);
     snapshot.mode = config.mode;
     snapshot.policy_generation = generation;
     snapshot.map_bytes = Kernel::map_bytes().collect();
-    snapshot.attachments = datapath.attachments().to_vec();
-    for attachment in datapath.attachments() {
+    snapshot.note_hooks(&change.attached, std::iter::empty());
+    snapshot.hooks_failing = change.failing;
+    snapshot.attachments.clone_from(&change.attachments);
+    for attachment in &change.attached {
         teller.tell(&Event::attach(attachment));
-        snapshot
-            .attach_errors
-            .entry((attachment.device.clone(), attachment.hook.word()))
-            .or_default();
     }
-    for failure in &failures {
-        let reason = failure.error.to_string();
-        let (device, hook) = (failure.device.clone(), failure.hook.word());
-        teller.tell(&Event::AttachError { device, hook, reason });
-        snapshot.add_attach_error(&failure.device, failure.hook);
+    for failed in &change.failed {
+        teller.tell(&Event::attach_error(failed));
+        snapshot.add_attach_error(&failed.device, failed.hook);
     }
-    if datapath.attachments().is_empty() {
-        let reasons: Vec<_> = failures
+    if change.attachments.is_empty() && !change.failed.is_empty() {
+        let reasons: Vec<_> = change
+            .failed
             .iter()
-            .map(|failure| format!("{}: {}", failure.device, failure.error))
+            .map(|failed| format!("{}: {}", failed.device, failed.error))
             .collect();
         bail!("nothing could be attached: {}", reasons.join("; "));
     }
+    if change.devices.is_empty() {
+        warn!(
+            "no interface is there that {} chooses: the guard waits for one",
+            config.attach.selection.words()
+        );
+    }
+    host.look_again(change.devices);
     host.follow().context("cannot look at the host's addresses")?;
     Ok(Started {
         samples,

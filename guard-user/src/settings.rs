@@ -6,7 +6,10 @@ use std::{fs, path::PathBuf};
 use guard_common::policy::Mode;
 use toml_edit::DocumentMut;
 
-use crate::config::{Config, ConfigError, EditError, Edits, has_key, mode_word};
+use crate::{
+    config::{Config, ConfigError, EditError, Edits, has_key, mode_word},
+    selection::{Pattern, Preset},
+};
 
 /// The flags of `dnsguard run` that are keys of the file as well.
 #[derive(Clone, Debug, Default)]
@@ -14,7 +17,11 @@ pub(crate) struct Flags {
     /// `--mode`
     pub(crate) mode: Option<Mode>,
     /// `--interface`; one named twice counts once.
-    pub(crate) interfaces: Vec<String>,
+    pub(crate) interfaces: Vec<Pattern>,
+    /// `--exclude`
+    pub(crate) exclude: Vec<Pattern>,
+    /// `--preset`
+    pub(crate) preset: Option<Preset>,
     /// `--pin-dir`
     pub(crate) pin_dir: Option<PathBuf>,
     /// `--socket`
@@ -82,15 +89,23 @@ impl Settings {
         if let Some(mode) = flags.mode {
             edits.set("mode", mode_word(mode))?;
         }
-        if !flags.interfaces.is_empty() {
-            let mut names: Vec<&str> = Vec::new();
-            for name in &flags.interfaces {
-                if !names.contains(&name.as_str()) {
-                    names.push(name);
+        for (key, patterns) in [
+            ("attach.interfaces", &flags.interfaces),
+            ("attach.exclude", &flags.exclude),
+        ] {
+            let mut different: Vec<String> = Vec::new();
+            for text in patterns.iter().map(ToString::to_string) {
+                if !different.contains(&text) {
+                    different.push(text);
                 }
             }
-            let names: toml_edit::Array = names.into_iter().collect();
-            edits.set("attach.interfaces", &names.to_string())?;
+            if !different.is_empty() {
+                let list: toml_edit::Array = different.into_iter().collect();
+                edits.set(key, &list.to_string())?;
+            }
+        }
+        if let Some(preset) = flags.preset {
+            edits.set_text("attach.preset", preset.word())?;
         }
         for (key, path) in [("attach.pin_dir", &flags.pin_dir), ("control.socket", &flags.socket)] {
             if let Some(path) = path {
@@ -186,14 +201,19 @@ mod tests {
     fn flags_win_over_the_file_and_the_hand_over_both() {
         let flags = Flags {
             mode: Some(Mode::Enforce),
-            interfaces: ["eth0", "lo", "eth0"].map(str::to_owned).to_vec(),
+            interfaces: ["eth0", "lo", "eth0"].map(Pattern::literal).to_vec(),
+            exclude: vec![Pattern::literal("eth9")],
+            preset: Some(Preset::Host),
             pin_dir: Some("/sys/fs/bpf/other".into()),
             socket: None,
         };
         let (_file, mut settings) = settings("mode = \"observe\"\nports = [53, 8600]\n", &flags);
         let loaded = settings.load().unwrap();
         assert_eq!(loaded.config.mode, Mode::Enforce);
-        assert_eq!(loaded.config.attach.interfaces, ["eth0", "lo"]);
+        assert_eq!(
+            loaded.config.attach.selection.words(),
+            "eth0, lo, preset host, but not eth9"
+        );
         assert_eq!(loaded.config.attach.pin_dir, PathBuf::from("/sys/fs/bpf/other"));
         assert_eq!(settings.origin(&loaded, "mode"), Origin::Flag);
         settings.by_hand_mut().set("mode", "observe").unwrap();

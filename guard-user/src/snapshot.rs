@@ -36,6 +36,14 @@ pub(crate) struct Snapshot {
     pub(crate) devices: BTreeMap<String, Counters>,
     /// What is attached.
     pub(crate) attachments: Vec<Attachment>,
+    /// What was counted at interfaces that are no longer guarded.
+    pub(crate) gone: Counters,
+    /// Programs attached so far, by hook.
+    pub(crate) attaches: BTreeMap<&'static str, u64>,
+    /// Programs that are no longer attached, by hook.
+    pub(crate) detaches: BTreeMap<&'static str, u64>,
+    /// Hooks at which a program is to be attached and could not be.
+    pub(crate) hooks_failing: usize,
     /// Attempts to attach that failed, by name of the interface and hook.
     pub(crate) attach_errors: BTreeMap<(String, &'static str), u64>,
     /// Lines of events that their reader was too slow for.
@@ -217,6 +225,24 @@ impl Snapshot {
         self.at_unix_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
         let totals = Totals::of(self);
         self.history.add(totals);
+    }
+
+    /// Counts what was attached and detached.
+    pub(crate) fn note_hooks<'a>(&mut self, attached: &[Attachment], detached: impl Iterator<Item = &'a Attachment>) {
+        for one in attached {
+            *self.attaches.entry(one.hook.word()).or_default() += 1;
+            self.attach_errors
+                .entry((one.device.clone(), one.hook.word()))
+                .or_default();
+        }
+        for one in detached {
+            *self.detaches.entry(one.hook.word()).or_default() += 1;
+        }
+    }
+
+    /// Forgets the failures of interfaces that are gone.
+    pub(crate) fn forget_attach_errors(&mut self, is_there: impl Fn(&str) -> bool) {
+        self.attach_errors.retain(|(device, _), _| is_there(device));
     }
 
     /// Notes that an attempt to attach failed.

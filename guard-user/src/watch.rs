@@ -85,15 +85,15 @@ impl Watch {
         let mut links = BTreeMap::new();
         if let Some(link_local) = &config.link_local {
             let (_, excess_mode) = link_local.excess.in_mode(link_local.mode);
-            for device in link_local.interfaces(&config.attach) {
+            for device in facts.services.keys() {
                 let Some(ifindex) = facts.devices.get(device) else {
                     continue;
                 };
-                links.insert(*ifindex, device.to_owned());
+                links.insert(*ifindex, device.clone());
                 limiters.push(Limiter {
                     shedder: Shedder::Link(*ifindex),
                     name: LinkLocal::NAME.to_owned(),
-                    device: Some(device.to_owned()),
+                    device: Some(device.clone()),
                     limit: Some(link_local.limit.into()),
                     scope: Scope::Destination,
                     mode: mode(Some(excess_mode)),

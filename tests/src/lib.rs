@@ -16,6 +16,7 @@
 pub mod bench;
 pub mod browser;
 pub mod client;
+pub mod cni;
 pub mod flood;
 pub mod foreign;
 pub mod frame;

@@ -211,7 +211,7 @@ impl Namespace {
     }
 
     /// The network namespace as a path, for programs that take one.
-    pub(crate) fn net_path(&self) -> PathBuf {
+    pub fn net_path(&self) -> PathBuf {
         self.inner.keeper.join("ns/net")
     }
 

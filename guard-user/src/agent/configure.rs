@@ -181,7 +181,7 @@ impl Agent {
 
     /// Returns what is different.
     fn apply(&mut self, prepared: Prepared, work: &Work) -> Answer<Vec<String>> {
-        let Prepared { loaded, facts } = prepared;
+        let Prepared { loaded, facts, devices } = prepared;
         let config = &loaded.config;
         let allowed = self.allowing.questions(config);
         if allowed.len() > MAX_ALLOWED {
@@ -192,6 +192,7 @@ impl Agent {
         }
         let changes = reload::changes(self.host.config(), config);
         let is_same = *config == *self.host.config() && facts == *self.host.facts();
+        let selects = config.attach.selection != self.host.config().attach.selection;
         if !is_same {
             let before = self.host.adopt(config.clone(), facts);
             self.host.allow(allowed);
@@ -201,6 +202,13 @@ impl Agent {
                 self.host.allow(self.allowing.questions(self.host.config()));
                 return Err(Refusal::Failed(format!("{error:#}")));
             }
+            if selects {
+                self.interfaces.select(loaded.config.attach.selection.clone());
+                self.host.look_again(devices);
+            }
+            if let Err(error) = self.host.follow() {
+                info!("the policy does not follow the host any more: {error}; restart the agent");
+            }
         }
         self.configuring.settings = work.settings.clone();
         self.configuring.loaded = loaded;
@@ -208,7 +216,7 @@ impl Agent {
     }
 
     /// Switches to the policy of the host's configuration, whose rows may mean something else than before.
-    fn put_in_force(&mut self) -> anyhow::Result<()> {
+    pub(super) fn put_in_force(&mut self) -> anyhow::Result<()> {
         let compiled = self.host.compile(&self.kernel)?;
         let (generation, ended) = self.kernel.replace(&compiled.policy, self.watch.row_count())?;
         self.generation = generation;
@@ -223,9 +231,6 @@ impl Agent {
         self.note_allowed();
         self.teller.tell_all(&events);
         self.teller.tell(&Event::policy(generation, mode));
-        if let Err(error) = self.host.follow() {
-            info!("the policy does not follow the host's addresses any more: {error}; restart the agent");
-        }
         Ok(())
     }
 

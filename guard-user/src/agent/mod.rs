@@ -8,18 +8,18 @@ mod configure;
 mod deeds;
 mod explain;
 mod file_watch;
+mod interfaces;
+mod ledger;
 mod reload;
 
 use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError, mpsc::Receiver},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
 use guard_common::{
-    abi::device_slot,
     counter::{Counter, Counters},
     event::Event as KernelEvent,
     remedy::{Reason, Verdict},
@@ -34,13 +34,15 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use self::{configure::Configuring, deeds::Allowing};
+use self::{configure::Configuring, deeds::Allowing, ledger::Ledger};
 use crate::{
     attachment::{Attachment, Hook},
     control::ask::Ask,
-    datapath::Kernel,
+    datapath::{Datapath, Kernel},
+    drivers::Drivers,
     events::{Event, Teller, feed::Query},
     host_policy::HostPolicy,
+    interfaces::{Change, Interfaces},
     loops::Loops,
     name, offenders,
     settings::{Loaded, Settings},
@@ -61,10 +63,10 @@ pub(crate) struct Parts {
     pub(crate) watch: Watch,
     pub(crate) samples: RingBuf<MapData>,
     pub(crate) host: HostPolicy,
-    /// News of the network drivers.
-    pub(crate) drivers: Receiver<Event>,
+    pub(crate) drivers: Drivers,
     pub(crate) teller: Teller,
     pub(crate) attachments: Vec<Attachment>,
+    pub(crate) interfaces: Interfaces,
     pub(crate) snapshot: Arc<Mutex<Snapshot>>,
     pub(crate) settings: Settings,
     pub(crate) loaded: Loaded,
@@ -81,12 +83,14 @@ pub(crate) struct Agent {
     watch: Watch,
     samples: RingBuf<MapData>,
     host: HostPolicy,
-    drivers: Receiver<Event>,
+    drivers: Drivers,
     /// Ticks since the last look.
     ticks: u32,
     loops: Loops,
     teller: Teller,
     attachments: Vec<Attachment>,
+    interfaces: Interfaces,
+    ledger: Ledger,
     snapshot: Arc<Mutex<Snapshot>>,
     generation: u32,
     lease: Duration,
@@ -106,6 +110,7 @@ impl Agent {
     pub(crate) fn new(parts: Parts) -> Self {
         let config = parts.host.config();
         let (lease, top) = (config.lease, config.metrics.top);
+        let ledger = Ledger::begin(parts.host.devices());
         let mut agent = Self {
             kernel: parts.kernel,
             watch: parts.watch,
@@ -117,6 +122,8 @@ impl Agent {
             loops: Loops::new(top),
             teller: parts.teller,
             attachments: parts.attachments,
+            interfaces: parts.interfaces,
+            ledger,
             snapshot: parts.snapshot,
             generation: parts.generation,
             lease,
@@ -139,9 +146,20 @@ impl Agent {
         self.teller.tell(event);
     }
 
-    /// Tells the last of all.
-    pub(crate) fn finish(self) {
-        self.teller.finish();
+    /// The names of the interfaces that are guarded.
+    pub(crate) fn guarded(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.attachments.iter().map(|one| one.device.clone()).collect();
+        names.dedup();
+        names
+    }
+
+    /// Ends the following of interfaces; gives back what is in the kernel.
+    ///
+    /// # Errors
+    ///
+    /// The thread that follows them has panicked.
+    pub(crate) fn stop(self) -> anyhow::Result<(Datapath, Teller)> {
+        Ok((self.interfaces.stop()?, self.teller))
     }
 
     /// Works until something breaks that it cannot do without.
@@ -149,6 +167,7 @@ impl Agent {
         &mut self,
         mut ring: AsyncFd<RingBuf<MapData>>,
         mut asks: mpsc::Receiver<Ask>,
+        mut changes: mpsc::UnboundedReceiver<Change>,
         mut hangups: Signal,
     ) -> anyhow::Result<()> {
         let mut renewals = interval(self.lease / RENEWALS);
@@ -168,6 +187,10 @@ impl Agent {
                 }
                 // One after the other: what changes the configuration is done before the next is looked at.
                 Some(ask) = asks.recv(), if !self.configuring.is_busy() => self.answer(ask),
+                change = changes.recv() => match change {
+                    Some(change) => self.follow_interfaces(change),
+                    None => anyhow::bail!("the thread that follows interfaces has ended"),
+                },
                 Some(()) = hangups.recv() => self.reload_for_signal(),
                 prepared = self.configuring.prepared() => self.configure(prepared),
             }
@@ -253,7 +276,7 @@ impl Agent {
             }
         }
         let looks = self.ticks + 1 >= TICKS_PER_LOOK;
-        let devices = self.device_counters(|ifindex| looks || self.watch.wants(ifindex));
+        let devices = self.device_counters(|watch, ifindex| looks || watch.wants(ifindex));
         let rows = (0..self.watch.row_count()).map(|index| self.kernel.row(index));
         match rows.collect::<Result<Vec<_>, _>>() {
             Ok(rows) => {
@@ -264,6 +287,7 @@ impl Agent {
             }
             Err(error) => warn!("{error}"),
         }
+        self.follow_host();
         if looks {
             self.ticks = 0;
             self.look(&devices, now_ns);
@@ -273,16 +297,16 @@ impl Agent {
     }
 
     /// What was counted at each interface that is wanted, on all CPUs.
-    fn device_counters(&self, is_wanted: impl Fn(u32) -> bool) -> Vec<(u32, Counters)> {
-        let mut slots = BTreeSet::new();
+    fn device_counters(&mut self, is_wanted: impl Fn(&Watch, u32) -> bool) -> Vec<(u32, Counters)> {
+        let owners: Vec<_> = self
+            .ledger
+            .owners()
+            .filter(|owner| is_wanted(&self.watch, *owner))
+            .collect();
         let mut found = Vec::new();
-        for attachment in &self.attachments {
-            // Interfaces whose indexes share a slot are counted together, under the name of the first.
-            if !slots.insert(device_slot(attachment.ifindex)) || !is_wanted(attachment.ifindex) {
-                continue;
-            }
-            match self.kernel.counters(attachment.ifindex) {
-                Ok(cpus) => found.push((attachment.ifindex, Counters::sum(&cpus))),
+        for ifindex in owners {
+            match self.kernel.counters(ifindex) {
+                Ok(cpus) => found.push((ifindex, self.ledger.count(ifindex, Counters::sum(&cpus)))),
                 Err(error) => warn!("{error}"),
             }
         }
@@ -342,15 +366,9 @@ impl Agent {
         }
         let mut events = self.loops.tick(now_ns);
         events.extend(self.watch.tick(now_ns));
-        events.extend(self.drivers.try_iter());
-        if let Some(generation) = self.host.refresh(&mut self.kernel) {
-            self.generation = generation;
-            events.push(Event::policy(generation, self.host.mode()));
-        }
-        let lost = devices
-            .iter()
-            .map(|(_, counters)| counters.get(Counter::EventsLost))
-            .sum();
+        events.extend(self.drivers.news());
+        let counted = devices.iter().map(|(_, counters)| counters).chain([self.ledger.gone()]);
+        let lost = counted.map(|counters| counters.get(Counter::EventsLost)).sum();
         // Maps may be those of an agent before this one: what they count already was lost on another watch.
         let before = self.ring_losses.replace(lost).unwrap_or(lost);
         if lost > before {
@@ -369,6 +387,7 @@ impl Agent {
         }
         let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
         snapshot.devices = counted.devices;
+        snapshot.gone = *self.ledger.gone();
         snapshot.policy_generation = self.generation;
         snapshot.lease_seconds = self.lease_until_ns.saturating_sub(now_ns) as f64 / 1e9;
         snapshot.lines_lost = self.teller.lost();

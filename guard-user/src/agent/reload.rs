@@ -13,6 +13,7 @@ use crate::{
     device::Device,
     facts::Facts,
     host_policy::HostPolicy,
+    interfaces,
     settings::{Loaded, Settings},
 };
 
@@ -51,6 +52,8 @@ impl Trigger {
 pub(super) struct Prepared {
     pub(super) loaded: Loaded,
     pub(super) facts: Facts,
+    /// The interfaces that it chooses.
+    pub(super) devices: Vec<Device>,
 }
 
 /// Begins to read the settings and to look at the host; `current` is in force. The end is a configuration that can be, or
@@ -69,8 +72,14 @@ pub(super) fn prepare(
                 fixed.join(", ")
             ));
         }
+        let selection = &loaded.config.attach.selection;
+        let devices = if *selection == current.attach.selection {
+            devices
+        } else {
+            interfaces::choose(selection).map_err(|error| format!("{error:#}"))?
+        };
         let facts = HostPolicy::look_with(&loaded.config, &devices).map_err(|error| format!("{error:#}"))?;
-        Ok(Prepared { loaded, facts })
+        Ok(Prepared { loaded, facts, devices })
     })
 }
 

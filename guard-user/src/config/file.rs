@@ -16,10 +16,14 @@ use super::{
     Answer, Attach, Breaker, Cidr, Config, Control, DEFAULT_SOCKET, LinkLocal, MODES, Metrics, Page, Probe, Rcode, Tc,
     Xdp,
     budget::{self, Placed, Stated},
-    hygiene, interface_name, pin_dir,
+    hygiene, pin_dir,
     section::{Fault, Section},
 };
-use crate::{name::Name, question::Question};
+use crate::{
+    name::Name,
+    question::Question,
+    selection::{PRESETS, Pattern, Selection},
+};
 
 /// Milliseconds of a hold: RFC 9520 section 3.2 allows to remember a failure for 300 s at most.
 const HOLD_MS: std::ops::RangeInclusive<u32> = 100..=300_000;
@@ -208,7 +212,7 @@ fn refuse_interfaces(top: &Section<'_>, attach: &Attach, placed: &[Placed], live
             Stated::Budget(budget) => &budget.filter.interfaces,
             Stated::LinkLocal(link_local) => &link_local.interfaces,
         };
-        let strangers = named.iter().filter(|name| !attach.interfaces.contains(name));
+        let strangers = named.iter().filter(|name| !attach.selection.may_choose(name));
         let strangers: Vec<_> = strangers.map(String::as_str).collect();
         if !strangers.is_empty() {
             top.refuse_at(
@@ -216,7 +220,7 @@ fn refuse_interfaces(top: &Section<'_>, attach: &Attach, placed: &[Placed], live
                 format!(
                     "[[budget]] interfaces has {}, which [attach] interfaces has not; allowed: those it has, {}",
                     strangers.join(", "),
-                    attach.interfaces.join(", ")
+                    attach.selection.words()
                 ),
             );
         }
@@ -229,7 +233,7 @@ fn refuse_interfaces(top: &Section<'_>, attach: &Attach, placed: &[Placed], live
 fn refuse_without_services(top: &Section<'_>, attach: &Attach, at: usize, link_local: &LinkLocal, live: Live<'_>) {
     let preset = LinkLocal::NAME;
     let mut interfaces = link_local.interfaces(attach).peekable();
-    if interfaces.peek().is_none() {
+    if interfaces.peek().is_none() && attach.selection.is_closed() {
         top.refuse_at(
             at,
             format!(
@@ -259,8 +263,12 @@ fn ports(top: &mut Section<'_>) -> Option<Vec<u16>> {
 }
 
 fn attach(section: &mut Section<'_>, default: Attach) -> Attach {
-    let interfaces = section.texts("interfaces", interface_name);
+    let interfaces = section.texts("interfaces", Pattern::parse);
     section.refuse_empty("interfaces", "one name or more, such as [\"lo\"]");
+    let presets = [("", None)]
+        .into_iter()
+        .chain(PRESETS.map(|(word, preset)| (word, Some(preset))));
+    let presets: Vec<_> = presets.collect();
     let xdp = [
         ("auto", Xdp::Auto),
         ("driver", Xdp::Driver),
@@ -269,7 +277,11 @@ fn attach(section: &mut Section<'_>, default: Attach) -> Attach {
     ];
     let tc = [("auto", Tc::Auto), ("tcx", Tc::Tcx), ("clsact", Tc::Clsact)];
     Attach {
-        interfaces: interfaces.unwrap_or(default.interfaces),
+        selection: Selection {
+            include: interfaces.unwrap_or(default.selection.include),
+            exclude: section.texts("exclude", Pattern::parse).unwrap_or_default(),
+            preset: section.word("preset", &presets, default.selection.preset),
+        },
         xdp: section.word("xdp", &xdp, default.xdp),
         tc: section.word("tc", &tc, default.tc),
         pin_dir: section.text("pin_dir", pin_dir).unwrap_or(default.pin_dir),

@@ -7,7 +7,8 @@ use std::{
 
 use guard_common::{hygiene::MAX_DEVICES, policy::Mode};
 
-use super::{Cidr, MODES, interface_name, mode_word, section::Section};
+use super::{Cidr, MODES, mode_word, section::Section};
+use crate::selection::interface_name;
 
 /// The rules; each is off while its list is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

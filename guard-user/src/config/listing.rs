@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use guard_common::policy::Action;
 
 use super::{Config, Tc, Xdp, mode_word};
+use crate::selection::Preset;
 
 /// A key, as it stands in the file, and its value, as TOML writes it.
 pub(crate) type Setting = (&'static str, String);
@@ -19,6 +20,12 @@ impl Config {
             ("ports", list(self.ports.iter().map(u16::to_string))),
             ("allow", list(self.allow.iter().map(text))),
         ];
+        let selection = &self.attach.selection;
+        settings.extend([
+            ("attach.interfaces", list(selection.include.iter().map(text))),
+            ("attach.exclude", list(selection.exclude.iter().map(text))),
+            ("attach.preset", text(selection.preset.map_or("", Preset::word))),
+        ]);
         settings.extend(self.fixed());
         settings.extend([
             ("breaker.hold_ms", self.breaker.hold_ms.to_string()),
@@ -51,7 +58,7 @@ impl Config {
             .collect()
     }
 
-    fn fixed(&self) -> [Setting; 8] {
+    fn fixed(&self) -> [Setting; 7] {
         let xdp = match self.attach.xdp {
             Xdp::Auto => "auto",
             Xdp::Driver => "driver",
@@ -66,7 +73,6 @@ impl Config {
         let address = |listen: Option<SocketAddr>| text(listen.map_or_else(String::new, |listen| listen.to_string()));
         let socket = self.control.socket.as_deref().map(|path| path.display().to_string());
         [
-            ("attach.interfaces", list(self.attach.interfaces.iter().map(text))),
             ("attach.xdp", text(xdp)),
             ("attach.tc", text(tc)),
             ("attach.pin_dir", text(self.attach.pin_dir.display())),
@@ -89,6 +95,7 @@ fn list(values: impl Iterator<Item = String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::selection::Pattern;
 
     /// Neither budgets nor hygiene.
     const TEMPLATE: &str = include_str!("../../dnsguard.example.toml");
@@ -120,11 +127,10 @@ mod tests {
         let mut other = config.clone();
         other.breaker.hold_ms = 500;
         assert!(config.fixed_differences(&other).is_empty());
-        other.attach.interfaces = vec!["eth0".to_owned()];
+        other.attach.selection.include = vec![Pattern::literal("eth0")];
+        assert!(config.fixed_differences(&other).is_empty());
+        other.attach.xdp = Xdp::Off;
         other.metrics.listen = None;
-        assert_eq!(
-            config.fixed_differences(&other),
-            ["attach.interfaces", "metrics.listen"]
-        );
+        assert_eq!(config.fixed_differences(&other), ["attach.xdp", "metrics.listen"]);
     }
 }

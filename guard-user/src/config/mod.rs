@@ -24,7 +24,10 @@ use std::{
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use guard_common::policy::{Action, Mode};
 
-use crate::question::Question;
+use crate::{
+    question::Question,
+    selection::{PRESETS, Pattern, Preset, Selection},
+};
 
 pub(crate) use self::{
     budget::{Budget, LinkLocal, Sharing},
@@ -44,9 +47,6 @@ pub(crate) const DEFAULT_SOCKET: &str = "/run/dnsguard/control.sock";
 
 /// The modes and their words.
 pub(crate) const MODES: [(&str, Mode); 2] = [("observe", Mode::Observe), ("enforce", Mode::Enforce)];
-
-/// Bytes that an interface name can have (`IFNAMSIZ` less its terminator).
-const MAX_INTERFACE_NAME: usize = 15;
 
 /// The whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,8 +106,8 @@ pub(crate) struct Probe {
 /// Where and how programs are attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Attach {
-    /// Names of the interfaces, at least one, none twice.
-    pub(crate) interfaces: Vec<String>,
+    /// Which interfaces.
+    pub(crate) selection: Selection,
     /// XDP, for packets that come in.
     pub(crate) xdp: Xdp,
     /// TC, where XDP is not.
@@ -209,6 +209,17 @@ impl Config {
         file::check(path, live)
     }
 
+    /// Whether a budget or a rule of hygiene is about the interface of this name.
+    pub(crate) fn limits_at(&self, device: &str) -> bool {
+        let budgets = self.budgets.iter().flat_map(|budget| &budget.filter.interfaces);
+        budgets.chain(&self.hygiene.interfaces).any(|name| name == device)
+    }
+
+    /// Whether any budget or rule of hygiene is about certain interfaces.
+    pub(crate) fn names_interfaces(&self) -> bool {
+        !self.hygiene.interfaces.is_empty() || self.budgets.iter().any(|budget| !budget.filter.interfaces.is_empty())
+    }
+
     /// A line for each budget and one for the rules of hygiene, if there are any.
     pub(crate) fn limits(&self) -> impl Iterator<Item = String> {
         let link_local = self.link_local.iter().map(LinkLocal::to_string);
@@ -236,7 +247,11 @@ impl Default for Config {
             observe_marks: false,
             ports: vec![53],
             attach: Attach {
-                interfaces: vec!["lo".to_owned()],
+                selection: Selection {
+                    include: vec![Pattern::literal("lo")],
+                    exclude: Vec::new(),
+                    preset: None,
+                },
                 xdp: Xdp::Auto,
                 tc: Tc::Auto,
                 pin_dir: PathBuf::from(DEFAULT_PIN_DIR),
@@ -285,7 +300,7 @@ impl fmt::Display for Config {
             f,
             "{} on {}, port {}; held queries get {remedy}, for {} ms up to {} ms; lease {} s; metrics ",
             mode_word(self.mode),
-            self.attach.interfaces.join(", "),
+            self.attach.selection.words(),
             ports.join(", "),
             self.breaker.hold_ms,
             self.breaker.hold_max_ms,
@@ -338,18 +353,12 @@ pub(crate) fn mode_parser() -> impl TypedValueParser<Value = Mode> {
     })
 }
 
-/// Reads the name of an interface, by the kernel's rules (`dev_valid_name` in `net/core/dev.c`).
-pub(crate) fn interface_name(text: &str) -> Result<String, String> {
-    let is_valid = (1..=MAX_INTERFACE_NAME).contains(&text.len())
-        && !matches!(text, "." | "..")
-        && !text
-            .chars()
-            .any(|c| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
-    if is_valid {
-        Ok(text.to_owned())
-    } else {
-        Err("1 to 15 bytes, no '/', ':' or space, as 'ip link' shows it".to_owned())
-    }
+/// Reads the word of a preset on the command line.
+pub(crate) fn preset_parser() -> impl TypedValueParser<Value = Preset> {
+    PossibleValuesParser::new(PRESETS.map(|(word, _)| word)).map(|word| {
+        let found = PRESETS.iter().find(|(known, _)| *known == word);
+        found.map_or(Preset::Auto, |(_, preset)| *preset)
+    })
 }
 
 /// Reads the path of the pin directory.
@@ -376,16 +385,6 @@ mod tests {
             "observe on lo, port 53; held queries get SERVFAIL, for 1000 ms up to 300000 ms; lease 30 s; \
              metrics at http://127.0.0.1:9533/metrics"
         );
-    }
-
-    #[test]
-    fn interface_names_are_the_kernels() {
-        for good in ["lo", "eth0", "br-0123456789ab", "eth0.100", "é"] {
-            assert!(interface_name(good).is_ok(), "{good}");
-        }
-        for bad in ["", ".", "..", "a/b", "a b", "a:b", "a\n", "sixteen-bytes-xx"] {
-            assert!(interface_name(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

@@ -17,6 +17,8 @@ use crate::facts::Facts;
 
 /// A repeat of the same query within less than this is no client's: the fastest stub resolvers wait some 300 ms.
 const RAPID_MS: u32 = 100;
+/// The index of an interface that is not there: the kernel counts them up from 1, and keeps them positive.
+const AWAITED: u32 = u32::MAX;
 /// Steps of the kernel's coarse clock are up to this long (CONFIG_HZ=100).
 const COARSE_STEP_NS: u64 = 10_000_000;
 
@@ -50,10 +52,6 @@ pub(crate) enum PolicyError {
     NoInterface,
     #[error("preset 'aws-link-local' has {0} interfaces and the kernel room for {MAX_LINKS}; name fewer")]
     TooManyInterfaces(usize),
-    #[error(
-        "where interface {0} has its link-local services is not known; give it an address, or set the preset's vpc"
-    )]
-    NoServices(String),
     #[error("the interfaces have {0} link-local services and the kernel room for {MAX_SERVICES}; set the preset's vpc")]
     TooManyServices(usize),
     #[error("budgets and hygiene name {0} address ranges and the kernel has room for {MAX_RANGES}; merge some")]
@@ -99,18 +97,20 @@ impl Config {
         let (action, mode) = link_local.excess.in_mode(link_local.mode);
         let rules = LinkRules::new(link_local.limit, link_local.allowance.burst, action, mode);
         let mut rules = rules.expect("limit and burst are in the kernel's range");
-        let devices: Vec<_> = link_local.interfaces(&self.attach).collect();
-        if devices.is_empty() {
+        let mut named = link_local.interfaces(&self.attach).peekable();
+        if named.peek().is_none() && self.attach.selection.is_closed() {
             return Err(PolicyError::NoInterface);
         }
+        let limiter = format!("preset '{}'", LinkLocal::NAME);
+        for device in named {
+            self.ifindex(facts, &limiter, device)?;
+        }
         let mut services = Vec::new();
-        for device in &devices {
-            let ifindex = ifindex(facts, &format!("preset '{}'", LinkLocal::NAME), device)?;
-            if !rules.add_device(ifindex) {
-                return Err(PolicyError::TooManyInterfaces(devices.len()));
+        for (device, known) in &facts.services {
+            if !rules.add_device(self.ifindex(facts, &limiter, device)?) {
+                return Err(PolicyError::TooManyInterfaces(facts.services.len()));
             }
-            let known = facts.services.get(*device).filter(|known| !known.is_empty());
-            for service in known.ok_or_else(|| PolicyError::NoServices((*device).to_owned()))? {
+            for service in known {
                 if !services.contains(service) {
                     services.push(*service);
                 }
@@ -122,6 +122,18 @@ impl Config {
             }
         }
         Ok(rules)
+    }
+
+    /// The index of an interface that a limiter is about; one that no interface has, while it is awaited.
+    fn ifindex(&self, facts: &Facts, limiter: &str, device: &str) -> Result<u32, PolicyError> {
+        match facts.devices.get(device) {
+            Some(ifindex) => Ok(*ifindex),
+            None if self.attach.selection.may_choose(device) => Ok(AWAITED),
+            None => Err(PolicyError::NotGuarded {
+                limiter: limiter.to_owned(),
+                device: device.to_owned(),
+            }),
+        }
     }
 
     /// The label counts by which the kernel tells zones. The first is that of the link-local budget, if there is one,
@@ -152,7 +164,7 @@ impl Config {
         hygiene.sources = add_ranges(&mut policy, &sources)?;
         hygiene.recursion = add_ranges(&mut policy, &self.hygiene.recursion)?;
         for (slot, device) in hygiene.devices.iter_mut().zip(&self.hygiene.interfaces) {
-            *slot = ifindex(facts, "[hygiene]", device)?;
+            *slot = self.ifindex(facts, "[hygiene]", device)?;
         }
         policy.hygiene = hygiene;
 
@@ -169,7 +181,7 @@ impl Config {
         let mut rows: Vec<BudgetRow> = Vec::new();
         let mut breadths: Vec<Vec<_>> = vec![Vec::new(); self.budgets.len()];
         for plan in plans {
-            let row = plan.row(facts, &policy.zone_labels, secret)?;
+            let row = plan.row(self, facts, &policy.zone_labels, secret)?;
             let has_room = policy.add_row(row);
             debug_assert!(has_room, "the file was checked for the number of rows");
             let steps = &mut breadths[plan.place];
@@ -269,11 +281,17 @@ impl<'c> Plan<'c> {
         (rank, Reverse(v4), Reverse(v6), Reverse(self.labels))
     }
 
-    fn row(&self, facts: &Facts, zone_labels: &[u8; ZONES], secret: &Secret) -> Result<Row, PolicyError> {
+    fn row(
+        &self,
+        config: &Config,
+        facts: &Facts,
+        zone_labels: &[u8; ZONES],
+        secret: &Secret,
+    ) -> Result<Row, PolicyError> {
         let Budget { name, filter, .. } = self.budget;
         let mut devices = [0; MAX_DEVICES];
         for (slot, device) in devices.iter_mut().zip(self.interfaces) {
-            *slot = ifindex(facts, &format!("budget '{name}'"), device)?;
+            *slot = config.ifindex(facts, &format!("budget '{name}'"), device)?;
         }
         let mut types = [0; MAX_TYPES];
         for (slot, qtype) in types.iter_mut().zip(&filter.types) {
@@ -307,14 +325,6 @@ impl<'c> Plan<'c> {
             (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
         })
     }
-}
-
-fn ifindex(facts: &Facts, limiter: &str, device: &str) -> Result<u32, PolicyError> {
-    let found = facts.devices.get(device).copied();
-    found.ok_or_else(|| PolicyError::NotGuarded {
-        limiter: limiter.to_owned(),
-        device: device.to_owned(),
-    })
 }
 
 fn kernel_address(address: IpAddr) -> Address {

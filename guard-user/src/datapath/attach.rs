@@ -57,16 +57,6 @@ impl<'a> Attacher<'a> {
         Self { ebpf, pins, xdp, tc }
     }
 
-    /// The hooks at which an interface is guarded.
-    pub(super) fn hooks(&self, device: &Device) -> Vec<Hook> {
-        let incoming = incoming(device, self.xdp);
-        if device.loopback {
-            vec![incoming]
-        } else {
-            vec![incoming, Hook::TcEgress]
-        }
-    }
-
     /// Attaches at one hook, by the best method that works. Where XDP does not, the incoming hook is TC's.
     pub(super) fn attach(&mut self, device: &Device, hook: Hook) -> Result<Attachment, AttachError> {
         let mut failed = Vec::new();
@@ -192,6 +182,16 @@ impl<'a> Attacher<'a> {
     {
         let program = self.ebpf.program_mut(name).and_then(|program| program.try_into().ok());
         program.ok_or(Failure::Program(AttachError::Missing(name)))
+    }
+}
+
+/// The hooks at which an interface is guarded.
+pub(super) fn hooks(device: &Device, xdp: XdpPolicy) -> Vec<Hook> {
+    let incoming = incoming(device, xdp);
+    if device.loopback {
+        vec![incoming]
+    } else {
+        vec![incoming, Hook::TcEgress]
     }
 }
 

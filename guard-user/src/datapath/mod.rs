@@ -21,7 +21,7 @@ pub(crate) use self::{
 };
 use crate::{
     attachment::{Attachment, Hook},
-    config::Config,
+    config::{Attach, Config},
     device::Device,
 };
 
@@ -43,19 +43,13 @@ pub(crate) enum DatapathError {
     Map(#[from] MapFault),
 }
 
-/// Why one hook of one interface is not guarded.
-#[derive(Debug)]
-pub(crate) struct HookFailure {
-    pub(crate) device: String,
-    pub(crate) hook: Hook,
-    pub(crate) error: AttachError,
-}
-
 /// The loaded guard. Dropping it leaves everything in the kernel as it is; [`Datapath::detach`] takes it out.
 #[derive(Debug)]
 pub(crate) struct Datapath {
     ebpf: Ebpf,
     pins: Pins,
+    /// How programs are attached.
+    attach: Attach,
     attachments: Vec<Attachment>,
     /// Holds the lock on the pin directory.
     _lock: File,
@@ -87,6 +81,7 @@ impl Datapath {
             Self {
                 ebpf,
                 pins,
+                attach: config.attach.clone(),
                 attachments: Vec::new(),
                 _lock: lock,
             },
@@ -94,24 +89,45 @@ impl Datapath {
         ))
     }
 
-    /// Attaches to all of these; tells what failed. What an agent before this one had attached elsewhere is detached.
-    pub(crate) fn attach(&mut self, devices: &[Device], config: &Config) -> Vec<HookFailure> {
-        let mut failures = Vec::new();
-        let mut attacher = Attacher::new(&mut self.ebpf, &self.pins, config.attach.xdp, config.attach.tc);
-        for device in devices {
-            for hook in attacher.hooks(device) {
-                match attacher.attach(device, hook) {
-                    Ok(attachment) => self.attachments.push(attachment),
-                    Err(error) => failures.push(HookFailure {
-                        device: device.name.clone(),
-                        hook,
-                        error,
-                    }),
-                }
-            }
+    /// The hooks of an interface at which nothing of ours hangs yet.
+    pub(crate) fn lacks(&self, device: &Device) -> Vec<Hook> {
+        let hung = self.attachments.iter().filter(|one| one.ifindex == device.ifindex);
+        let hung: Vec<_> = hung.map(|one| one.hook).collect();
+        let mut hooks = attach::hooks(device, self.attach.xdp);
+        // Where XDP did not attach, TC sees what comes in.
+        let side = |hook: Hook| matches!(hook, Hook::TcEgress);
+        hooks.retain(|hook| !hung.iter().any(|one| side(*one) == side(*hook)));
+        hooks
+    }
+
+    /// Attaches at one hook of an interface, which was chosen for the reason `why`.
+    pub(crate) fn attach(&mut self, device: &Device, hook: Hook, why: &str) -> Result<Attachment, AttachError> {
+        let mut attacher = Attacher::new(&mut self.ebpf, &self.pins, self.attach.xdp, self.attach.tc);
+        let mut attachment = attacher.attach(device, hook)?;
+        let reasons = [why, attachment.reason.as_str()];
+        let reasons: Vec<_> = reasons.into_iter().filter(|reason| !reason.is_empty()).collect();
+        attachment.reason = reasons.join("; ");
+        self.attachments.push(attachment.clone());
+        Ok(attachment)
+    }
+
+    /// Takes everything out that hangs at an interface, which may be gone; tells what that was.
+    pub(crate) fn forget(&mut self, ifindex: u32) -> Vec<Attachment> {
+        let forgotten: Vec<_> = self.attachments.extract_if(.., |one| one.ifindex == ifindex).collect();
+        self.pins.remove_links(&forgotten);
+        forgotten
+    }
+
+    /// An interface has another name.
+    pub(crate) fn rename(&mut self, device: &Device) {
+        for attachment in self.attachments.iter_mut().filter(|one| one.ifindex == device.ifindex) {
+            attachment.device.clone_from(&device.name);
         }
+    }
+
+    /// Detaches what an agent before this one had attached elsewhere.
+    pub(crate) fn remove_strangers(&self) {
         self.pins.remove_strangers(&self.attachments);
-        failures
     }
 
     /// The log of a kernel object that was built with one, to be flushed from time to time.
@@ -139,6 +155,7 @@ impl Datapath {
             pins,
             attachments,
             _lock: lock,
+            ..
         } = self;
         drop(ebpf);
         pins.remove()?;

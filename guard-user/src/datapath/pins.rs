@@ -111,6 +111,13 @@ impl Pins {
         }
     }
 
+    /// Detaches these.
+    pub(super) fn remove_links(&self, attachments: &[Attachment]) {
+        for one in attachments {
+            remove_link(&self.link(one.ifindex, one.hook, one.method));
+        }
+    }
+
     /// Whether anything is attached, by this agent or by one before it.
     pub(super) fn has_links(&self) -> bool {
         !files(&self.links()).is_empty()

@@ -1,39 +1,48 @@
 //! The interfaces that are or could be guarded: their drivers, how they would be attached to, and what lacks for XDP in
 //! the driver.
 
-use std::thread;
+use std::{collections::BTreeSet, thread};
 
 use super::{
     finding::{Finding, Level},
     native::{self, Native, native},
-    netlink::Link,
     roots::Roots,
 };
 use crate::{
     attachment::Hook,
     config::{Attach, Config, Xdp},
     datapath::incoming,
-    device::Device,
+    device::{Device, DeviceError},
     ethtool::Statistics,
     host::Host,
+    netlink::Link,
 };
 
 /// Names of the interfaces to look at: those of the configuration, else `lo`, those with hardware behind them, and those
 /// that are up and have an address that others can route to.
-pub(super) fn choose(config: Option<&Config>, links: &[Link], host: &Host) -> Vec<String> {
+pub(super) fn choose(config: Option<&Config>, links: &[Link], outward: &BTreeSet<u32>, host: &Host) -> Vec<String> {
     if let Some(config) = config {
-        return config.attach.interfaces.clone();
+        let selection = &config.attach.selection;
+        let chosen = selection.choose(links, outward).into_iter().map(|one| one.device.name);
+        let mut names: Vec<_> = chosen.collect();
+        // What is named and not there is to be told.
+        names.extend(
+            selection
+                .named()
+                .filter(|name| !names.iter().any(|known| known == name))
+                .map(str::to_owned)
+                .collect::<Vec<_>>(),
+        );
+        return names;
     }
     let is_routed = |link: &Link| {
         let mut addresses = host.addresses_of(&link.name);
         link.is_up
             && addresses.any(|address| !matches!(address.ip, std::net::IpAddr::V6(v6) if v6.is_unicast_link_local()))
     };
-    let is_physical =
-        |link: &Link| Device::find_all(std::slice::from_ref(&link.name)).is_ok_and(|found| found[0].physical);
     let chosen = links
         .iter()
-        .filter(|link| link.name == "lo" || is_physical(link) || is_routed(link));
+        .filter(|link| link.name == "lo" || Device::is_physical(link) || is_routed(link));
     chosen.map(|link| link.name.clone()).collect()
 }
 
@@ -48,13 +57,13 @@ pub(super) fn check(
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     for name in names {
-        match Device::find_all(std::slice::from_ref(name)) {
-            Ok(devices) => {
-                for device in &devices {
-                    let link = links.iter().find(|link| link.name == *name);
-                    findings.extend(interface(roots, device, link, attach, statistics));
-                }
-            }
+        let link = links.iter().find(|link| link.name == *name);
+        let device = link.map_or_else(
+            || Err(DeviceError::Missing(name.clone())),
+            |link| Device::of(link, false),
+        );
+        match device {
+            Ok(device) => findings.extend(interface(roots, &device, link, attach, statistics)),
             Err(error) if is_configured => findings.push(Finding::fail("interfaces.link", error.to_string())),
             Err(error) => findings.push(Finding::info("interfaces.link", error.to_string())),
         }

@@ -8,7 +8,6 @@ mod interfaces;
 mod kernel;
 mod loops;
 mod native;
-mod netlink;
 mod pressure;
 mod privileges;
 mod processes;
@@ -20,10 +19,9 @@ mod roots;
 use std::{collections::BTreeSet, path::PathBuf};
 
 use self::{
-    finding::Finding, loops::Resolvers, netlink::Netlink, privileges::Privileges, processes::Processes, report::Report,
-    roots::Roots,
+    finding::Finding, loops::Resolvers, privileges::Privileges, processes::Processes, report::Report, roots::Roots,
 };
-use crate::{config::Config, ethtool::Statistics, host::Host, print::Format};
+use crate::{config::Config, ethtool::Statistics, host::Host, netlink::Netlink, print::Format};
 
 /// Examples and exit codes, for the help.
 pub(crate) const EXAMPLES: &str = "\
@@ -82,7 +80,7 @@ pub(crate) fn examine(config: Option<&Config>, seconds: u64, output: Format) -> 
     let netlink = Netlink::open()?;
     let links = netlink.links()?;
     let mut statistics = Statistics::open()?;
-    let names = interfaces::choose(config, &links, &host);
+    let names = interfaces::choose(config, &links, &netlink.default_routes()?, &host);
 
     let mut findings: Vec<Finding> = kernel::check(&roots, &of.attach);
     findings.extend(privileges::check(privileges));

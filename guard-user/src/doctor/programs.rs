@@ -7,12 +7,12 @@ use guard_common::abi::{PROGRAM_EGRESS, PROGRAM_INGRESS, PROGRAM_XDP};
 
 use super::{
     finding::{Finding, Level},
-    netlink::{Link, Netlink},
     privileges::{Capability, Privileges, unseen},
 };
 use crate::{
     attachment::Hook,
     config::{Attach, Xdp},
+    netlink::{Link, Netlink},
 };
 
 /// How the programs of others are called, and whose they are. The kernel keeps 15 bytes of a name.

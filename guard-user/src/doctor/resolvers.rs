@@ -8,7 +8,6 @@ use std::{
 use super::{
     finding::Finding,
     loops::{Action, Node, Resolvers},
-    netlink::{Link, Netlink},
     privileges::{Capability, Privileges, unseen},
     processes::{Listener, Processes},
 };
@@ -16,6 +15,7 @@ use crate::{
     config::Config,
     datapath,
     host::{self, Host},
+    netlink::{Link, Netlink},
     print::harmless,
 };
 
@@ -40,7 +40,7 @@ pub(super) fn check(
     privileges: Privileges,
 ) -> Vec<Finding> {
     let standard = Config::default();
-    let guarded = guarded(config, &standard, links);
+    let guarded = guarded(config, &standard, links, netlink);
     let own: Vec<_> = processes
         .listeners
         .iter()
@@ -103,7 +103,7 @@ fn devices_of(ip: IpAddr, host: &Host) -> Vec<String> {
 }
 
 /// What is guarded now, or would be by the configuration.
-fn guarded(config: Option<&Config>, standard: &Config, links: &[Link]) -> Guarded {
+fn guarded(config: Option<&Config>, standard: &Config, links: &[Link], netlink: &Netlink) -> Guarded {
     let of = config.unwrap_or(standard);
     let name = |ifindex: &u32| {
         links
@@ -120,8 +120,10 @@ fn guarded(config: Option<&Config>, standard: &Config, links: &[Link]) -> Guarde
             is_meant: true,
         };
     }
+    let outward = netlink.default_routes().unwrap_or_default();
+    let chosen = of.attach.selection.choose(links, &outward).into_iter();
     Guarded {
-        interfaces: of.attach.interfaces.iter().cloned().collect(),
+        interfaces: chosen.map(|one| one.device.name).collect(),
         source: if config.is_some() {
             "the configuration"
         } else {

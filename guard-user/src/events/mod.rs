@@ -22,7 +22,7 @@ pub(crate) use self::{
     storm::{ClientShare, NameShare, OverBudget, SearchWalk, WithinBudget, ZoneShare},
     teller::Teller,
 };
-use crate::{attachment::Attachment, config::mode_word};
+use crate::{attachment::Attachment, config::mode_word, interfaces::Failed};
 
 /// The word of a loop whose mark came back.
 pub(crate) const PROVEN: &str = "proven";
@@ -256,6 +256,15 @@ impl Event {
     /// A program was detached, for this reason.
     pub(crate) fn detach(attachment: &Attachment, reason: impl Into<String>) -> Self {
         Self::Detach(Hooked::new(attachment, reason.into()))
+    }
+
+    /// A program could not be attached.
+    pub(crate) fn attach_error(failed: &Failed) -> Self {
+        Self::AttachError {
+            device: failed.device.clone(),
+            hook: failed.hook.word(),
+            reason: failed.reason.clone(),
+        }
     }
 
     /// The kernel had no room in its ring buffer for so many events.

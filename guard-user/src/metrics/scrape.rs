@@ -14,6 +14,7 @@ use prometheus_client::{
 };
 
 use crate::{
+    attachment::Hook,
     config::{MODES, mode_word},
     snapshot::{Snapshot, Standing},
 };
@@ -249,7 +250,26 @@ fn attachments(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Res
         .iter()
         .map(|((device, hook), count)| (vec![("device", device.as_str()), ("hook", *hook)], *count))
         .collect();
-    exposition.counter("attach_errors", "Attempts to attach a program that failed.", &errors)
+    exposition.counter("attach_errors", "Attempts to attach a program that failed.", &errors)?;
+    exposition.gauge(
+        "hooks_failing",
+        "Hooks at which a program is to be attached and could not be.",
+        &[(vec![], snapshot.hooks_failing as f64)],
+    )?;
+    let hooks = [Hook::Xdp, Hook::TcIngress, Hook::TcEgress].map(Hook::word);
+    let by_hook = |counts: &BTreeMap<&'static str, u64>| {
+        hooks.map(|hook| (vec![("hook", hook)], counts.get(hook).copied().unwrap_or_default()))
+    };
+    exposition.counter(
+        "attaches",
+        "Programs attached, at the start and as interfaces came.",
+        &by_hook(&snapshot.attaches),
+    )?;
+    exposition.counter(
+        "detaches",
+        "Programs detached as interfaces went.",
+        &by_hook(&snapshot.detaches),
+    )
 }
 
 fn agent(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {

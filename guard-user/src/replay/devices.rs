@@ -15,7 +15,7 @@ use guard_common::{
 };
 
 use super::link::Told;
-use crate::config::{Cidr, interface_name};
+use crate::{config::Cidr, selection::interface_name};
 
 const LOOPBACK: &str = "lo";
 /// What a packet is at where nobody says what it was at.

@@ -41,6 +41,7 @@ use crate::{
     host::Host,
     link_local,
     print::{self, Format},
+    selection::Pattern,
 };
 
 /// What it is, for its help.
@@ -127,8 +128,8 @@ fn adapted(mut config: Config, args: &Args) -> Config {
     config.mode = args.mode.unwrap_or(config.mode);
     (config.marks, config.observe_marks) = (false, false);
     for name in args.interfaces.iter().map(Given::name) {
-        if !config.attach.interfaces.iter().any(|known| known == name) {
-            config.attach.interfaces.push(name.to_owned());
+        if !config.attach.selection.named().any(|known| known == name) {
+            config.attach.selection.include.push(Pattern::literal(name));
         }
     }
     config
@@ -164,7 +165,8 @@ struct Guarded {
 
 impl Guarded {
     fn new(config: Config, given: &[Given], locals: &[Local]) -> Result<Self, Stopped> {
-        let devices = Devices::new(&config.attach.interfaces, given, locals);
+        let named: Vec<_> = config.attach.selection.named().map(str::to_owned).collect();
+        let devices = Devices::new(&named, given, locals);
         let facts = facts(&config, &devices, locals)?;
         let mut compiled = config
             .policy(&facts, judge::secret())

@@ -175,7 +175,7 @@ impl Totals {
             at_ns: snapshot.at_ns,
             ..Self::default()
         };
-        for counters in snapshot.devices.values() {
+        for counters in snapshot.devices.values().chain([&snapshot.gone]) {
             // A query that crosses several interfaces of the node is one query.
             let seen = counters.get(Counter::QueriesV4) + counters.get(Counter::QueriesV6);
             totals.queries += seen.saturating_sub(counters.get(Counter::SeenElsewhere));

@@ -12,6 +12,7 @@ use guard_common::{
 
 pub(super) use self::read::{Placed, Stated, budgets};
 use super::{Attach, Cidr, limit::Allowance, mode_word, zone::Zone};
+use crate::device::Device;
 
 /// The loopback interface, which leads to no link-local service.
 const LOOPBACK: &str = "lo";
@@ -106,7 +107,7 @@ pub(crate) struct LinkLocal {
     pub(crate) limit: u32,
     /// What happens to a query above that.
     pub(crate) excess: Excess,
-    /// The interfaces; if there is none, all that are guarded but the loopback interface.
+    /// The interfaces; if there is none, all that are named in [attach] or lead outward, but the loopback interface.
     pub(crate) interfaces: Vec<String>,
     /// The VPC's primary CIDR, a /16 to /28, if the operator says it.
     pub(crate) vpc: Option<(Ipv4Addr, u8)>,
@@ -144,14 +145,20 @@ impl LinkLocal {
     /// What turns the labels that the kernel shares a source's packets out by into a zone.
     pub(crate) const SHARE_LABELS: u8 = 2;
 
-    /// The interfaces that have the budget.
+    /// The interfaces that are named for it, here or, if there is none here, in [attach].
     pub(crate) fn interfaces<'a>(&'a self, attach: &'a Attach) -> impl Iterator<Item = &'a str> {
-        let (list, leaves_out) = if self.interfaces.is_empty() {
-            (&attach.interfaces, LOOPBACK)
+        let named = attach.selection.named().filter(|name| *name != LOOPBACK);
+        let named = named.filter(|_| self.interfaces.is_empty());
+        self.interfaces.iter().map(String::as_str).chain(named)
+    }
+
+    /// Whether an interface that is guarded has the budget: it is named here; or none is, and it leads outward.
+    pub(crate) fn is_on(&self, device: &Device) -> bool {
+        if self.interfaces.is_empty() {
+            device.outward
         } else {
-            (&self.interfaces, "")
-        };
-        list.iter().map(String::as_str).filter(move |name| *name != leaves_out)
+            self.interfaces.contains(&device.name)
+        }
     }
 }
 
@@ -229,7 +236,7 @@ impl fmt::Display for LinkLocal {
         write!(f, "budget {}: destination, out, {}, ", Self::NAME, self.allowance)?;
         write!(f, "{}{}, on ", self.excess.word(), Suffix(self.mode))?;
         if self.interfaces.is_empty() {
-            f.write_str("every guarded interface but lo")
+            f.write_str("every guarded interface but lo and pods' links")
         } else {
             f.write_str(&self.interfaces.join(", "))
         }

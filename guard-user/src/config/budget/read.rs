@@ -11,12 +11,13 @@ use guard_common::{
 use super::{Budget, Direction, Excess, Filter, LinkLocal, Prefixes, Sharing};
 use crate::{
     config::{
-        Attach, Cidr, MODES, interface_name,
+        Attach, Cidr, MODES,
         limit::{self, Allowance, Limit},
         section::Section,
         zone::Zone,
     },
     name,
+    selection::interface_name,
 };
 
 /// Packets per second of a link-local budget unless the operator says otherwise; AWS drops what is above 1024.

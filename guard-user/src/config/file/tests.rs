@@ -3,7 +3,10 @@ use std::path::PathBuf;
 use guard_common::policy::Mode;
 
 use super::*;
-use crate::config::hygiene::{Hygiene, Source};
+use crate::{
+    config::hygiene::{Hygiene, Source},
+    selection::Preset,
+};
 
 fn error(text: &str) -> String {
     parse("dnsguard.toml", text, None).unwrap_err().to_string()
@@ -22,7 +25,7 @@ fn the_template_shows_every_default() {
         .lines()
         .filter(|line| line.contains(" = ") && !line.starts_with('#'))
         .count();
-    assert_eq!(keys, 25);
+    assert_eq!(keys, 27);
 }
 
 #[test]
@@ -68,7 +71,7 @@ fn an_empty_file_is_the_defaults() {
 fn every_key_is_read() {
     let text = "mode = 'enforce'\nmarks = false\nobserve_marks = true\nports = [53, 8600]\nallow = ['X.consul ds']\n\
         [control]\nsocket = ''\ngroup = 'adm'\n\
-        [attach]\ninterfaces = ['eth0']\nxdp = 'driver'\ntc = 'clsact'\npin_dir = '/sys/fs/bpf/x'\n\
+        [attach]\ninterfaces = ['eth*']\nexclude = ['eth9']\npreset = 'calico'\nxdp = 'driver'\ntc = 'clsact'\npin_dir = '/sys/fs/bpf/x'\n\
         [breaker]\nhold_ms = 500\nhold_max_ms = 0x1000\ntest_ms = 1_000\n\
         [answer]\naction = 'drop'\nrcode = 'NXDOMAIN'\nper_client = 1\nper_hold = 2\ntrusted = ['10.0.0.0/8']\n\
         [lease]\nseconds = 5\n[metrics]\nlisten = ''\ntop = 3\n[page]\nlisten = '[::1]:80'\n\
@@ -81,7 +84,11 @@ fn every_key_is_read() {
         observe_marks: true,
         ports: vec![53, 8_600],
         attach: Attach {
-            interfaces: vec!["eth0".to_owned()],
+            selection: Selection {
+                include: vec![Pattern::parse("eth*").unwrap()],
+                exclude: vec![Pattern::literal("eth9")],
+                preset: Some(Preset::Calico),
+            },
             xdp: Xdp::Driver,
             tc: Tc::Clsact,
             pin_dir: PathBuf::from("/sys/fs/bpf/x"),
@@ -130,7 +137,7 @@ fn every_key_is_read() {
 fn an_unknown_key_is_named_with_the_allowed_ones() {
     assert_eq!(
         error("mode = 'observe'\n\n\n\n\n[attach]\ninterfces = ['lo']\n"),
-        "dnsguard.toml:7:1: unknown key 'interfces' in [attach]; allowed: interfaces, xdp, tc, pin_dir"
+        "dnsguard.toml:7:1: unknown key 'interfces' in [attach]; allowed: interfaces, exclude, preset, xdp, tc, pin_dir"
     );
     assert_eq!(
         error("[brake]\n"),

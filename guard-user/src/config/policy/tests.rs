@@ -35,12 +35,25 @@ fn facts() -> Facts {
     }
 }
 
+/// What this configuration needs to know of that host.
+fn facts_for(config: &Config) -> Facts {
+    let mut facts = facts();
+    let is_on = |name: &String| {
+        let is_named = |link_local: &LinkLocal| link_local.interfaces(&config.attach).any(|named| named == name);
+        config.link_local.as_ref().is_some_and(is_named)
+    };
+    facts.services.retain(|name, _| is_on(name));
+    facts
+}
+
 fn compiled(text: &str) -> Compiled {
-    config(text).policy(&facts(), &SECRET).unwrap()
+    let config = config(text);
+    config.policy(&facts_for(&config), &SECRET).unwrap()
 }
 
 fn failure(text: &str) -> String {
-    config(text).policy(&facts(), &SECRET).unwrap_err().to_string()
+    let config = config(text);
+    config.policy(&facts_for(&config), &SECRET).unwrap_err().to_string()
 }
 
 fn address(text: &str) -> Address {
@@ -370,6 +383,28 @@ fn hygiene_knows_the_hosts_own_addresses() {
 }
 
 #[test]
+fn an_interface_that_is_awaited_is_no_interface_until_it_comes() {
+    let text = "[attach]\ninterfaces = ['lo', 'ens*']\n[[budget]]\nname = 'b'\nscope = 'all'\nlimit = 1\n\
+                interfaces = ['ens9']\n[[budget]]\npreset = 'aws-link-local'\n";
+    let awaited = compiled(text).policy;
+    assert!(awaited.link.is_empty());
+    let charged = |policy: &Policy, ifindex| {
+        let subject = Subject {
+            ifindex,
+            ..query(policy, "example.com")
+        };
+        tags(policy, &subject)[0].is_some()
+    };
+    assert!(!charged(&awaited, 10) && !charged(&awaited, 99));
+    let mut facts = facts_for(&config(text));
+    facts.devices.insert("ens9".to_owned(), 99);
+    facts.services.insert("ens9".to_owned(), vec![DNS]);
+    let there = config(text).policy(&facts, &SECRET).unwrap().policy;
+    assert_eq!(there.link.link_of(99), Some(0));
+    assert!(!charged(&there, 10) && charged(&there, 99));
+}
+
+#[test]
 fn what_does_not_fit_the_host_is_told_with_what_to_do() {
     let budget = "[[budget]]\nname = 'b'\nscope = 'all'\nlimit = 1\ninterfaces = ['eth0', 'eth9']\n";
     assert_eq!(
@@ -384,10 +419,7 @@ fn what_does_not_fit_the_host_is_told_with_what_to_do() {
     );
     let preset = "[[budget]]\npreset = 'aws-link-local'\ninterfaces = ['eth0']\n";
     let compile = |facts: &Facts| config(preset).policy(facts, &SECRET).unwrap_err();
-    let mut without = facts();
-    without.services.remove("eth0");
-    assert_eq!(compile(&without), PolicyError::NoServices("eth0".to_owned()));
-    let mut many = facts();
+    let mut many = facts_for(&config(preset));
     let services = (0..17).map(|last| (IpAddr::from([10, 7, 0, last]), Service::Dns));
     many.services.insert("eth0".to_owned(), services.collect());
     assert_eq!(compile(&many), PolicyError::TooManyServices(17));

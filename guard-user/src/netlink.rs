@@ -1,9 +1,11 @@
-//! What the kernel tells over netlink: links with their XDP programs, filters of clsact, and routes.
+//! What the kernel tells over netlink: links with their XDP programs, filters of clsact, routes, and that any of them
+//! has changed.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::IpAddr,
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use netlink_packet_core::{
@@ -11,17 +13,26 @@ use netlink_packet_core::{
     parse_string, parse_u32,
 };
 use nix::libc::{
-    AF_INET, AF_INET6, IFF_UP, IFLA_IFNAME, IFLA_MTU, IFLA_XDP, RTA_DST, RTA_OIF, RTM_GETLINK, RTM_GETROUTE,
-    RTM_GETTFILTER, RTM_NEWLINK, RTM_NEWROUTE, RTM_NEWTFILTER, TCA_KIND, TCA_OPTIONS,
+    AF_BRIDGE, AF_INET, AF_INET6, IFF_UP, IFLA_IFNAME, IFLA_INFO_KIND, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER,
+    IFLA_MTU, IFLA_XDP, RT_TABLE_MAIN, RTA_DST, RTA_MULTIPATH, RTA_OIF, RTM_DELADDR, RTM_DELLINK, RTM_GETLINK,
+    RTM_GETROUTE, RTM_GETTFILTER, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RTM_NEWTFILTER, RTMGRP_IPV4_IFADDR,
+    RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE, RTMGRP_LINK, RTN_UNICAST, TCA_KIND, TCA_OPTIONS,
 };
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send, socket,
+use nix::{
+    errno::Errno,
+    sys::socket::{
+        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, connect, recv, send, setsockopt,
+        socket, sockopt,
+    },
 };
 
 use crate::attachment::Hook;
 
 /// Room for a datagram of a dump; the kernel makes them 32 KiB at most.
 const ROOM: usize = 64 << 10;
+
+/// Room for news that nobody has read yet: thousands of interfaces that come at once.
+const MONITOR_BYTES: usize = 4 << 20;
 
 /// Bytes of `struct nlmsghdr`, and of what stands before the attributes: `struct ifinfomsg`, `tcmsg`, `rtmsg`.
 const HEADER: usize = 16;
@@ -40,29 +51,46 @@ const TC_H_EGRESS: u32 = 0xffff_fff3;
 
 /// An interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Link {
-    pub(super) ifindex: u32,
-    pub(super) name: String,
-    pub(super) mtu: u32,
-    pub(super) is_up: bool,
+pub(crate) struct Link {
+    pub(crate) ifindex: u32,
+    pub(crate) name: String,
+    pub(crate) mtu: u32,
+    pub(crate) is_up: bool,
+    /// ARPHRD_* of include/uapi/linux/if_arp.h.
+    pub(crate) link_type: u16,
+    /// What software makes it, such as `veth`; empty where hardware does, and for `lo`.
+    pub(crate) kind: String,
+    /// Index of the bridge or bond that it is a port of; 0 if it is of none.
+    pub(crate) master: u32,
+    /// Whether its other end is in another network namespace.
+    pub(crate) leads_elsewhere: bool,
     /// XDP programs: how each is attached, and its number.
-    pub(super) xdp: Vec<(&'static str, u32)>,
+    pub(crate) xdp: Vec<(&'static str, u32)>,
+}
+
+/// What has changed since the last look, as far as a list of all interfaces does not tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// Interfaces that are gone for certain, by index. One of these indexes may be in use again.
+    pub(crate) gone: BTreeSet<u32>,
+    /// Addresses.
+    pub(crate) addresses: bool,
 }
 
 /// A BPF filter at a clsact qdisc.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Filter {
+pub(crate) struct Filter {
     /// As whoever attached it called it.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// The number of its program.
-    pub(super) program: u32,
+    pub(crate) program: u32,
     /// Lower ones run first.
-    pub(super) priority: u16,
+    pub(crate) priority: u16,
 }
 
 /// A socket in the network namespace of the thread that opened it. Asking takes no capability.
 #[derive(Debug)]
-pub(super) struct Netlink(OwnedFd);
+pub(crate) struct Netlink(OwnedFd);
 
 impl Netlink {
     /// Opens it.
@@ -70,7 +98,7 @@ impl Netlink {
     /// # Errors
     ///
     /// What the kernel says to a socket.
-    pub(super) fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let kind = SockType::Raw;
         let socket = socket(
             AddressFamily::Netlink,
@@ -87,7 +115,7 @@ impl Netlink {
     /// # Errors
     ///
     /// What the kernel says.
-    pub(super) fn links(&self) -> io::Result<Vec<Link>> {
+    pub(crate) fn links(&self) -> io::Result<Vec<Link>> {
         let answers = self.ask(RTM_GETLINK, NLM_F_DUMP, &[0; LINK])?;
         Ok(answers.iter().filter_map(|answer| answer.link()).collect())
     }
@@ -97,7 +125,7 @@ impl Netlink {
     /// # Errors
     ///
     /// What the kernel says.
-    pub(super) fn filters(&self, ifindex: u32, hook: Hook) -> io::Result<Vec<Filter>> {
+    pub(crate) fn filters(&self, ifindex: u32, hook: Hook) -> io::Result<Vec<Filter>> {
         let parent = if matches!(hook, Hook::TcEgress) {
             TC_H_EGRESS
         } else {
@@ -116,7 +144,7 @@ impl Netlink {
     /// # Errors
     ///
     /// What the kernel says, such as that there is no route.
-    pub(super) fn route(&self, to: IpAddr) -> io::Result<u32> {
+    pub(crate) fn route(&self, to: IpAddr) -> io::Result<u32> {
         let (family, octets) = match to {
             IpAddr::V4(v4) => (AF_INET, v4.octets().to_vec()),
             IpAddr::V6(v6) => (AF_INET6, v6.octets().to_vec()),
@@ -135,6 +163,16 @@ impl Netlink {
         found.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    /// The interfaces by which the main routing table sends what it has no other route for.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub(crate) fn default_routes(&self) -> io::Result<BTreeSet<u32>> {
+        let answers = self.ask(RTM_GETROUTE, NLM_F_DUMP, &[0; ROUTE])?;
+        Ok(answers.iter().flat_map(Answer::default_route).collect())
+    }
+
     /// Sends a question and gathers the answers.
     fn ask(&self, kind: u16, flags: u16, question: &[u8]) -> io::Result<Vec<Answer>> {
         let mut message = vec![0; HEADER + question.len()];
@@ -148,11 +186,10 @@ impl Netlink {
         let mut buffer = vec![0; ROOM];
         loop {
             let length = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-            let mut rest = buffer.get(..length).unwrap_or_default();
-            while let Ok(message) = NetlinkBuffer::new_checked(rest) {
-                let body = message.payload();
-                match message.message_type() {
-                    NLMSG_DONE => return Ok(answers),
+            let mut is_done = false;
+            messages(buffer.get(..length).unwrap_or_default(), |kind, body| {
+                match kind {
+                    NLMSG_DONE => is_done = true,
                     NLMSG_ERROR => {
                         let code = body.get(..4).and_then(|code| parse_i32(code).ok()).unwrap_or_default();
                         return Err(io::Error::from_raw_os_error(-code));
@@ -162,15 +199,83 @@ impl Netlink {
                         body: body.to_vec(),
                     }),
                 }
-                let next = (message.length() as usize).next_multiple_of(4);
-                rest = rest.get(next..).unwrap_or_default();
-            }
+                Ok(())
+            })?;
             // Only a dump has an end of its own.
-            if flags & NLM_F_DUMP == 0 {
+            if is_done || flags & NLM_F_DUMP == 0 {
                 return Ok(answers);
             }
         }
     }
+}
+
+/// A socket that hears of every change of interfaces, addresses and routes.
+#[derive(Debug)]
+pub(crate) struct Monitor(OwnedFd);
+
+impl Monitor {
+    /// Opens it, in the network namespace of the thread that does.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says to a socket.
+    pub(crate) fn open() -> io::Result<Self> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
+        // As much as one may have: what does not fit is only told of.
+        let _ = setsockopt(&socket, sockopt::RcvBuf, &MONITOR_BYTES);
+        // A default route makes an interface lead outward.
+        let groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups as u32))?;
+        Ok(Self(socket))
+    }
+
+    /// Adds what has come since the last call.
+    pub(crate) fn read(&self, changes: &mut Changes) {
+        let mut buffer = vec![0; ROOM];
+        loop {
+            match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Ok(0) | Err(Errno::EAGAIN) => return,
+                Err(Errno::EINTR) => {}
+                // ENOBUFS: some was lost.
+                Err(_) => {
+                    changes.addresses = true;
+                    return;
+                }
+                Ok(length) => {
+                    let _ = messages(buffer.get(..length).unwrap_or_default(), |kind, body| {
+                        match kind {
+                            RTM_DELLINK => {
+                                let ifindex = body.get(4..8).and_then(|ifindex| parse_u32(ifindex).ok());
+                                // A bridge tells of a port that leaves it with the same message.
+                                let is_bridge = body.first() == Some(&(AF_BRIDGE as u8));
+                                changes.gone.extend(ifindex.filter(|_| !is_bridge));
+                            }
+                            RTM_NEWADDR | RTM_DELADDR => changes.addresses = true,
+                            _ => {}
+                        }
+                        Ok(())
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl AsFd for Monitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Hands on the kind and the body of each message in a datagram.
+fn messages(mut rest: &[u8], mut each: impl FnMut(u16, &[u8]) -> io::Result<()>) -> io::Result<()> {
+    while let Ok(message) = NetlinkBuffer::new_checked(rest) {
+        each(message.message_type(), message.payload())?;
+        let next = (message.length() as usize).next_multiple_of(4);
+        rest = rest.get(next..).unwrap_or_default();
+    }
+    Ok(())
 }
 
 /// One message of an answer, without its header.
@@ -194,12 +299,22 @@ impl Answer {
     fn link(&self) -> Option<Link> {
         let mut link = Link {
             ifindex: self.number(4).filter(|_| self.kind == RTM_NEWLINK)?,
+            link_type: u16::from_ne_bytes(self.body.get(2..4)?.try_into().ok()?),
             is_up: self.number(8)? & IFF_UP as u32 != 0,
             ..Link::default()
         };
         for attribute in self.attributes(LINK) {
             match attribute.kind() {
                 IFLA_IFNAME => link.name = parse_string(attribute.value()).ok()?,
+                IFLA_MASTER => link.master = parse_u32(attribute.value()).ok()?,
+                IFLA_LINK_NETNSID => link.leads_elsewhere = true,
+                IFLA_LINKINFO => {
+                    let mut infos = NlasIterator::new(attribute.value()).flatten();
+                    let kind = infos.find(|info| info.kind() == IFLA_INFO_KIND);
+                    link.kind = kind
+                        .and_then(|kind| parse_string(kind.value()).ok())
+                        .unwrap_or_default();
+                }
                 IFLA_MTU => link.mtu = parse_u32(attribute.value()).ok()?,
                 IFLA_XDP => {
                     for program in NlasIterator::new(attribute.value()).flatten() {
@@ -244,6 +359,31 @@ impl Answer {
         let mut attributes = self.attributes(ROUTE);
         let device = attributes.find(|attribute| attribute.kind() == RTA_OIF && self.kind == RTM_NEWROUTE)?;
         parse_u32(device.value()).ok()
+    }
+
+    /// The interfaces of a route for everything in the main table: one, or several that share it.
+    fn default_route(&self) -> Vec<u32> {
+        // `struct rtmsg`: family, length of the destination, of the source, TOS, table, protocol, scope, type.
+        let [_, 0, _, _, RT_TABLE_MAIN, _, _, RTN_UNICAST, ..] = self.body.as_slice() else {
+            return Vec::new();
+        };
+        let mut devices = Vec::new();
+        for attribute in self.attributes(ROUTE).filter(|_| self.kind == RTM_NEWROUTE) {
+            match attribute.kind() {
+                RTA_OIF => devices.extend(parse_u32(attribute.value()).ok()),
+                RTA_MULTIPATH => {
+                    let mut hops = attribute.value();
+                    // `struct rtnexthop`: length, flags, weight, interface; attributes behind it.
+                    while let (Some(length), Some(device)) = (hops.get(..2), hops.get(4..8)) {
+                        devices.extend(parse_u32(device).ok());
+                        let length = u16::from_ne_bytes([length[0], length[1]]).max(8);
+                        hops = hops.get(usize::from(length).next_multiple_of(4)..).unwrap_or_default();
+                    }
+                }
+                _ => {}
+            }
+        }
+        devices
     }
 }
 

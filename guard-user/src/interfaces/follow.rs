@@ -1,0 +1,217 @@
+//! One look after the other: what is there, what is to be guarded, what is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{self, PipeReader, Read as _},
+    os::fd::AsFd as _,
+    sync::mpsc::Receiver,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::sync::mpsc::UnboundedSender;
+use tracing::warn;
+
+use super::{Change, Failed, retry::Retries};
+use crate::{
+    datapath::Datapath,
+    device::Device,
+    netlink::{Changes, Link, Monitor, Netlink},
+    selection::{Chosen, Selection},
+};
+
+/// Between two looks without news: news can be lost.
+const POLL: Duration = Duration::from_secs(10);
+/// From one look to the next at least: many interfaces that come at once are looked at together.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What it takes to follow the interfaces of this network namespace.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    datapath: Datapath,
+    selection: Selection,
+    netlink: Netlink,
+    monitor: Monitor,
+    /// What is to be guarded, by index.
+    devices: BTreeMap<u32, Device>,
+    retries: Retries,
+    /// Whether the last listing failed, which was told then.
+    is_blind: bool,
+}
+
+impl Follower {
+    /// Hears of changes from now on; attaches nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// There is no netlink socket to be had.
+    pub(crate) fn new(datapath: Datapath, selection: Selection) -> io::Result<Self> {
+        Ok(Self {
+            datapath,
+            selection,
+            netlink: Netlink::open()?,
+            monitor: Monitor::open()?,
+            devices: BTreeMap::new(),
+            retries: Retries::default(),
+            is_blind: false,
+        })
+    }
+
+    /// What is attached.
+    pub(crate) const fn datapath(&self) -> &Datapath {
+        &self.datapath
+    }
+
+    /// The same, to be worked with.
+    pub(crate) const fn datapath_mut(&mut self) -> &mut Datapath {
+        &mut self.datapath
+    }
+
+    /// Ends following.
+    pub(crate) fn into_datapath(self) -> Datapath {
+        self.datapath
+    }
+
+    /// Looks for the first time, and takes out what an agent before this one had attached elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// Interfaces cannot be listed.
+    pub(crate) fn begin(&mut self) -> io::Result<Change> {
+        let change = self.look(&BTreeSet::new(), Instant::now())?;
+        self.datapath.remove_strangers();
+        Ok(change)
+    }
+
+    /// Looks whenever there is news, until the other end of `woken` is closed.
+    pub(super) fn work(
+        &mut self,
+        mut woken: &PipeReader,
+        selected: &Receiver<Selection>,
+        changes: &UnboundedSender<Change>,
+    ) {
+        loop {
+            let looked = Instant::now();
+            let next = self
+                .retries
+                .next()
+                .map_or(POLL, |due| due.saturating_duration_since(looked).min(POLL));
+            let timeout = PollTimeout::try_from(next + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+            let mut fds = [
+                PollFd::new(self.monitor.as_fd(), PollFlags::POLLIN),
+                PollFd::new(woken.as_fd(), PollFlags::POLLIN),
+            ];
+            // A signal, or a timeout: then it is time for a look all the same.
+            let _ = poll(&mut fds, timeout);
+            let is_woken = fds[1].revents().is_some_and(|events| !events.is_empty());
+            if is_woken && !matches!(woken.read(&mut [0; 64]), Ok(1..)) {
+                return;
+            }
+            thread::sleep(PAUSE.saturating_sub(looked.elapsed()));
+            if let Some(selection) = selected.try_iter().last() {
+                self.selection = selection;
+            }
+            let mut news = Changes::default();
+            self.monitor.read(&mut news);
+            let mut change = match self.look(&news.gone, Instant::now()) {
+                Ok(change) => change,
+                Err(error) => {
+                    if !std::mem::replace(&mut self.is_blind, true) {
+                        warn!("cannot list the interfaces: {error}; what is guarded stays so, and it is tried again");
+                    }
+                    continue;
+                }
+            };
+            self.is_blind = false;
+            change.addresses = news.addresses;
+            if change.is_something() && changes.send(change).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Compares what is there with what is guarded, and brings them together. The interfaces of `gone` are not the ones
+    /// that were guarded under these indexes.
+    fn look(&mut self, gone: &BTreeSet<u32>, now: Instant) -> io::Result<Change> {
+        let links = self.netlink.links()?;
+        let outward = self.netlink.default_routes()?;
+        let mut change = Change::default();
+        let present: BTreeMap<u32, &Link> = links.iter().map(|link| (link.ifindex, link)).collect();
+        let known: Vec<u32> = self.devices.keys().copied().collect();
+        for ifindex in known {
+            if gone.contains(&ifindex) || !present.contains_key(&ifindex) {
+                self.forget(ifindex, "the interface is gone", &mut change);
+            }
+        }
+        let chosen = self.selection.choose(&links, &outward);
+        let wanted: BTreeSet<u32> = chosen.iter().map(|one| one.device.ifindex).collect();
+        let unwanted: Vec<_> = self
+            .devices
+            .keys()
+            .filter(|known| !wanted.contains(known))
+            .copied()
+            .collect();
+        for ifindex in unwanted {
+            let name = present.get(&ifindex).map_or("", |link| link.name.as_str());
+            let reason = format!("the configuration does not ask for {name} ({})", self.selection.words());
+            self.forget(ifindex, &reason, &mut change);
+        }
+        for Chosen { device, why } in chosen {
+            self.guard(&device, &why, now, &mut change);
+            self.devices.insert(device.ifindex, device);
+        }
+        change.attachments = self.datapath.attachments().to_vec();
+        change.devices = self.devices.values().cloned().collect();
+        change.failing = self.retries.len();
+        Ok(change)
+    }
+
+    /// Attaches what lacks at an interface.
+    fn guard(&mut self, device: &Device, why: &str, now: Instant, change: &mut Change) {
+        let known = self.devices.get(&device.ifindex);
+        if known.is_some_and(|known| known.name != device.name) {
+            self.datapath.rename(device);
+        }
+        change.is_other |= known != Some(device);
+        for hook in self.datapath.lacks(device) {
+            if !self.retries.is_due(device.ifindex, hook, now) {
+                continue;
+            }
+            match self.datapath.attach(device, hook, why) {
+                Ok(attachment) => {
+                    self.retries.succeeded(device.ifindex, hook);
+                    change.attached.push(attachment);
+                }
+                Err(error) => {
+                    let reason = error.to_string();
+                    let (delay, is_news) = self.retries.failed(device.ifindex, hook, &reason, now);
+                    change.failed.push(Failed {
+                        device: device.name.clone(),
+                        hook,
+                        error: reason.clone(),
+                        reason: format!("{reason}; it is tried again in {} s", delay.as_secs()),
+                        is_news,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Takes out what hangs at an interface.
+    fn forget(&mut self, ifindex: u32, reason: &str, change: &mut Change) {
+        let detached = self.datapath.forget(ifindex);
+        change
+            .detached
+            .extend(detached.into_iter().map(|one| (one, reason.to_owned())));
+        change.is_other |= self.devices.remove(&ifindex).is_some();
+        self.retries.forget(ifindex);
+    }
+}
+
+impl Change {
+    fn is_something(&self) -> bool {
+        let is_hooks = !(self.attached.is_empty() && self.detached.is_empty() && self.failed.is_empty());
+        is_hooks || self.is_other || self.addresses
+    }
+}
