@@ -10,7 +10,7 @@ use guard_common::policy::Mode;
 
 use crate::{
     command::{Remote, bugtool, explain, loops, observe, policy, reload, status},
-    config::{self, Cidr, DEFAULT_PIN_DIR},
+    config::{self, AtStop, Cidr, DEFAULT_PIN_DIR},
     doctor, manual, name,
     print::Format,
     probe, replay,
@@ -61,8 +61,9 @@ Examples:
   dnsguard run --interface lo --interface eth0 --mode enforce
   dnsguard run --events jsonl | jq 'select(.event == \"trip\")'
 
-Stop it with SIGTERM or Ctrl-C: it detaches and leaves nothing behind. If it is killed, the last policy stays in force \
-until its lease (30 s) is over; from then on everything passes.";
+Stop it with SIGTERM or Ctrl-C: it detaches and leaves nothing behind. If it is killed, or runs with --at-stop stay, \
+the last policy stays in force until its lease (30 s) is over; from then on everything passes. An agent that starts takes \
+over what it finds, without a gap.";
 
 const CHECK_EXAMPLE: &str = "\
 Example:
@@ -220,6 +221,9 @@ pub(crate) struct Run {
     /// Unix socket on which commands are taken. Wins over the file.
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
+    /// detach: a stop takes everything out of the kernel; stay: it stays in force for a last lease. Wins over the file.
+    #[arg(long, value_name = "WHAT", value_parser = config::at_stop_parser())]
+    pub(crate) at_stop: Option<AtStop>,
 }
 
 /// `dnsguard check-config`

@@ -39,6 +39,7 @@ mod replay;
 mod run;
 mod search;
 mod selection;
+mod service;
 mod settings;
 mod snapshot;
 mod sockets;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
                 preset: run.preset,
                 pin_dir: run.pin_dir,
                 socket: run.socket,
+                at_stop: run.at_stop,
             };
             let settings = Settings::new(run.config, &flags);
             match settings.and_then(|settings| Ok((settings.load()?, settings))) {

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::{
     agent::{Agent, Parts, monotonic_ns, nanoseconds},
     cli::EventFormat,
-    config::Config,
+    config::{AtStop, Config},
     control::{self, ask::Line, socket::Socket},
     datapath::{Datapath, Kernel},
     drivers::Drivers,
@@ -29,13 +29,14 @@ use crate::{
     metrics::Metrics,
     page::Page,
     search::Suffixes,
+    service,
     settings::{Loaded, Settings},
     snapshot::Snapshot,
     sys,
     watch::Watch,
 };
 
-/// Runs the guard until SIGTERM or SIGINT, then takes it out of the kernel.
+/// Runs the guard until SIGTERM or SIGINT, then takes it out of the kernel, or leaves it there.
 pub(crate) fn run(
     settings: Settings,
     loaded: Loaded,
@@ -149,6 +150,7 @@ async fn serve(settings: Settings, loaded: Loaded, format: EventFormat, object: 
     });
     agent.tell(&Event::ready(config.mode, agent.guarded()));
     ready.send_replace(true);
+    service::ready(&agent.status());
 
     let result = tokio::select! {
         result = agent.work(started.events, asks, changes, hangups) => result,
@@ -157,10 +159,21 @@ async fn serve(settings: Settings, loaded: Loaded, format: EventFormat, object: 
     };
 
     stop.send_replace(true);
+    let stays = matches!(agent.at_stop(), AtStop::Stay);
+    service::stopping(if stays {
+        "leaving the guard in force for the next agent"
+    } else {
+        "taking the guard out of the kernel"
+    });
+    let seconds = stays.then(|| agent.leave());
     let (datapath, mut teller) = agent.stop()?;
-    let detached = datapath.detach()?;
-    for attachment in &detached {
-        teller.tell(&Event::detach(attachment, "told to stop"));
+    match seconds {
+        Some(seconds) => teller.tell(&Event::stay(&datapath.stay(), seconds)),
+        None => {
+            for attachment in &datapath.detach()? {
+                teller.tell(&Event::detach(attachment, "told to stop"));
+            }
+        }
     }
     for server in http.into_iter().chain(page).chain(control) {
         let _ = server.await;
@@ -209,6 +222,9 @@ fn start(
     snapshot.note_hooks(&change.attached, std::iter::empty());
     snapshot.hooks_failing = change.failing;
     snapshot.attachments.clone_from(&change.attachments);
+    if let Some(takeover) = follower.datapath().takeover() {
+        teller.tell(&Event::takeover(takeover));
+    }
     for attachment in &change.attached {
         teller.tell(&Event::attach(attachment));
     }

@@ -7,7 +7,7 @@ use guard_common::policy::Mode;
 use toml_edit::DocumentMut;
 
 use crate::{
-    config::{Config, ConfigError, EditError, Edits, has_key, mode_word},
+    config::{AtStop, Config, ConfigError, EditError, Edits, has_key, mode_word},
     selection::{Pattern, Preset},
 };
 
@@ -26,6 +26,8 @@ pub(crate) struct Flags {
     pub(crate) pin_dir: Option<PathBuf>,
     /// `--socket`
     pub(crate) socket: Option<PathBuf>,
+    /// `--at-stop`
+    pub(crate) at_stop: Option<AtStop>,
 }
 
 /// All of it.
@@ -106,6 +108,9 @@ impl Settings {
         }
         if let Some(preset) = flags.preset {
             edits.set_text("attach.preset", preset.word())?;
+        }
+        if let Some(at_stop) = flags.at_stop {
+            edits.set("attach.at_stop", at_stop.word())?;
         }
         for (key, path) in [("attach.pin_dir", &flags.pin_dir), ("control.socket", &flags.socket)] {
             if let Some(path) = path {
@@ -206,6 +211,7 @@ mod tests {
             preset: Some(Preset::Host),
             pin_dir: Some("/sys/fs/bpf/other".into()),
             socket: None,
+            at_stop: Some(AtStop::Stay),
         };
         let (_file, mut settings) = settings("mode = \"observe\"\nports = [53, 8600]\n", &flags);
         let loaded = settings.load().unwrap();
@@ -215,6 +221,7 @@ mod tests {
             "eth0, lo, preset host, but not eth9"
         );
         assert_eq!(loaded.config.attach.pin_dir, PathBuf::from("/sys/fs/bpf/other"));
+        assert_eq!(loaded.config.attach.at_stop, AtStop::Stay);
         assert_eq!(settings.origin(&loaded, "mode"), Origin::Flag);
         settings.by_hand_mut().set("mode", "observe").unwrap();
         let loaded = settings.load().unwrap();

@@ -7,12 +7,12 @@
 use std::{
     ffi::c_char,
     io, mem,
-    os::fd::{AsRawFd as _, BorrowedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     ptr::{self, NonNull},
     slice,
 };
 
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{MapData, MapType, RingBuf};
 use nix::{errno::Errno, libc};
 use tokio::io::unix::AsyncFd;
 
@@ -88,6 +88,51 @@ pub(crate) fn wait_for_running_programs() -> io::Result<()> {
     let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
     Errno::result(result)?;
     Ok(())
+}
+
+/// The first eight bytes of the first value of an array, whatever else is in it.
+///
+/// # Errors
+///
+/// It is no array of values that long, or what `bpf` says (`BPF_MAP_LOOKUP_ELEM`, include/uapi/linux/bpf.h).
+pub(crate) fn first_word(array: &MapData) -> io::Result<u64> {
+    /// `union bpf_attr`, as far as this command reads it.
+    #[repr(C)]
+    struct Lookup {
+        map_fd: u32,
+        pad: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
+
+    let info = array.info().map_err(io::Error::other)?;
+    let is_array = info.map_type().is_ok_and(|kind| kind == MapType::Array);
+    let (key, mut value) = (0_u32, vec![0_u8; info.value_size() as usize]);
+    if !is_array || info.key_size() as usize != size_of_val(&key) || value.len() < size_of::<u64>() {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let lookup = Lookup {
+        map_fd: array.fd().as_fd().as_raw_fd().unsigned_abs(),
+        pad: 0,
+        key: (&raw const key).expose_provenance() as u64,
+        value: value.as_mut_ptr().expose_provenance() as u64,
+        flags: 0,
+    };
+    // SAFETY: the kernel reads `lookup` and the key, and writes one value: for an array, which this is, as many bytes as
+    // its values have, which is what the buffer holds.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_MAP_LOOKUP_ELEM,
+            &raw const lookup,
+            size_of::<Lookup>(),
+        )
+    };
+    Errno::result(result)?;
+    let word = value.first_chunk().copied().unwrap_or_default();
+    Ok(u64::from_ne_bytes(word))
 }
 
 /// Groups of the peer of a Unix socket, as of the moment when it connected (`SO_PEERGROUPS`, net/core/sock.c).

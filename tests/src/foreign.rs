@@ -1,20 +1,24 @@
 //! BPF programs of somebody else's, on hooks that a guard wants too.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
     programs::{
         LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode,
-        tc::{NlOptions, TcAttachOptions, qdisc_add_clsact},
+        links::FdLink,
+        tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions, qdisc_add_clsact},
     },
 };
 
-use crate::Namespace;
+use crate::{Namespace, sys};
 
-/// A program that lets everything pass. Dropping it takes it away.
+/// A program that lets everything pass. Dropping it takes it away, unless it is pinned.
 #[derive(Debug)]
 pub struct Foreign {
-    _ebpf: Ebpf,
+    ebpf: Ebpf,
+    link: Option<SchedClassifierLinkId>,
     id: u32,
 }
 
@@ -43,7 +47,30 @@ impl Foreign {
         program.load()?;
         namespace.run(|| program.attach(device, XdpMode::Driver))?;
         let id = program.info()?.id();
-        Ok(Self { _ebpf: ebpf, id })
+        Ok(Self { ebpf, link: None, id })
+    }
+
+    /// One in the chain of tcx, whose link is pinned: it outlives this, until the pin is gone.
+    pub fn pinned(
+        namespace: &Namespace,
+        device: &str,
+        direction: TcAttachType,
+        name: &str,
+        pin: &Path,
+    ) -> Result<Self> {
+        let mut foreign = Self::tcx(namespace, device, direction, name)?;
+        let program: &mut SchedClassifier = foreign.ebpf.program_mut(name).context("no program")?.try_into()?;
+        let link = program.take_link(foreign.link.take().context("no link")?)?;
+        namespace.run(|| -> Result<()> {
+            FdLink::try_from(link)?.pin(pin)?;
+            Ok(())
+        })?;
+        Ok(foreign)
+    }
+
+    /// A map that is pinned: a hash map with keys of four bytes. Nobody uses it, and it goes with its pin.
+    pub fn map(namespace: &Namespace, name: &str, value_size: usize, entries: usize, pin: &Path) -> Result<()> {
+        Ok(namespace.run(|| sys::pin_hash_map(name, value_size, entries, pin))?)
     }
 
     /// The number of the program.
@@ -62,9 +89,13 @@ impl Foreign {
         let mut ebpf = Ebpf::load(&object(name, "classifier", -1))?;
         let program: &mut SchedClassifier = ebpf.program_mut(name).context("no program")?.try_into()?;
         program.load()?;
-        namespace.run(|| program.attach_with_options(device, direction, options))?;
+        let link = namespace.run(|| program.attach_with_options(device, direction, options))?;
         let id = program.info()?.id();
-        Ok(Self { _ebpf: ebpf, id })
+        Ok(Self {
+            ebpf,
+            link: Some(link),
+            id,
+        })
     }
 }
 

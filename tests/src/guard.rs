@@ -105,7 +105,11 @@ impl Guard {
     ///
     /// The binary is `$DNSGUARD_BIN`, else the `dnsguard` beside the running test or xtask in the target directory.
     pub fn start(namespace: &Namespace, options: &GuardOptions) -> Result<Self> {
-        let binary = binary()?;
+        Self::start_from(&binary()?, namespace, options)
+    }
+
+    /// The same with another binary.
+    pub fn start_from(binary: &Path, namespace: &Namespace, options: &GuardOptions) -> Result<Self> {
         let config = namespace.file("dnsguard.toml", &options.extra_toml)?;
         let mut command = std::process::Command::new(binary);
         command.arg("run").arg("--config").arg(&config);

@@ -8,12 +8,13 @@
 )]
 
 use std::{
-    ffi::CStr,
+    ffi::{CStr, CString},
     io,
     os::{
         fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
-        unix::process::CommandExt as _,
+        unix::{ffi::OsStrExt as _, process::CommandExt as _},
     },
+    path::Path,
     process::Command,
 };
 
@@ -107,9 +108,11 @@ mod command {
     pub(super) const MAP_CREATE: u32 = 0;
     pub(super) const MAP_LOOKUP_ELEM: u32 = 1;
     pub(super) const PROG_LOAD: u32 = 5;
+    pub(super) const OBJ_PIN: u32 = 6;
     pub(super) const PROG_TEST_RUN: u32 = 10;
 }
 
+const BPF_MAP_TYPE_HASH: u32 = 1;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 /// What a test run's program redirects really goes there.
@@ -173,6 +176,54 @@ impl<const N: usize> Shared<N> {
     pub(crate) fn descriptor(&self) -> i32 {
         self.map.as_raw_fd()
     }
+}
+
+/// Makes a hash map with keys of four bytes, and pins it.
+pub(crate) fn pin_hash_map(name: &str, value_size: usize, entries: usize, pin: &Path) -> io::Result<()> {
+    #[repr(C)]
+    struct MapCreate {
+        map_type: u32,
+        key_size: u32,
+        value_size: u32,
+        max_entries: u32,
+        flags: u32,
+        inner: u32,
+        numa_node: u32,
+        name: [u8; 16],
+    }
+    #[repr(C)]
+    struct Pin {
+        path: u64,
+        descriptor: u32,
+        flags: u32,
+    }
+    let narrow = |size: usize| u32::try_from(size).map_err(io::Error::other);
+    let mut attributes = MapCreate {
+        map_type: BPF_MAP_TYPE_HASH,
+        key_size: 4,
+        value_size: narrow(value_size)?,
+        max_entries: narrow(entries)?,
+        flags: 0,
+        inner: 0,
+        numa_node: 0,
+        name: [0; 16],
+    };
+    // The last byte stays 0.
+    for (to, from) in attributes.name[..15].iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    // SAFETY: MAP_CREATE reads no memory but the attributes.
+    let map = unsafe { bpf(command::MAP_CREATE, &mut attributes) }?;
+    // SAFETY: MAP_CREATE returns a descriptor that is nobody else's.
+    let map = unsafe { OwnedFd::from_raw_fd(map) };
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    let mut attributes = Pin {
+        path: path.as_ptr() as u64,
+        descriptor: map.as_raw_fd().unsigned_abs(),
+        flags: 0,
+    };
+    // SAFETY: OBJ_PIN reads a path that ends with a zero and lives until the call returns.
+    unsafe { bpf(command::OBJ_PIN, &mut attributes) }.map(drop)
 }
 
 /// Has the kernel verify an XDP program, and loads it.

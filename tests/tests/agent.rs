@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     net::TcpListener,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::{
         Mutex,
@@ -19,6 +19,7 @@ use aya::{
     maps::loaded_maps,
     programs::{SchedClassifier, loaded_links, loaded_programs, tc::TcAttachType},
 };
+use guard_common::abi;
 use guard_tests::{
     Namespace, Prober,
     client::{Reply, ask},
@@ -28,6 +29,7 @@ use guard_tests::{
     topology::{Loop, Topology},
     veth,
 };
+use serde_json::json;
 
 /// Where the agent pins its maps and links unless told otherwise.
 const PIN_DIR: &str = "/sys/fs/bpf/dnsguard";
@@ -304,9 +306,14 @@ fn detach_removes_nothing_that_is_not_ours() -> Result<()> {
 
 /// Starts a loop and waits until it is cut for the rest of the test; whoever asks gets an answer each time.
 fn cut(built: &Loop, tc: &str, lease: Duration) -> Result<(Guard, GuardOptions)> {
+    cut_with(built, tc, lease, "")
+}
+
+/// The same with further keys of `[attach]`.
+fn cut_with(built: &Loop, tc: &str, lease: Duration, at_stop: &str) -> Result<(Guard, GuardOptions)> {
     let lease = lease.as_secs();
     let toml = format!(
-        "[breaker]\nhold_ms = 300000\n[lease]\nseconds = {lease}\n[attach]\ntc = \"{tc}\"\n\
+        "[breaker]\nhold_ms = 300000\n[lease]\nseconds = {lease}\n[attach]\ntc = \"{tc}\"\n{at_stop}\
          [answer]\nper_client = 65535\nper_hold = 65535\n"
     );
     let options = enforce(&["lo"], &toml);
@@ -374,13 +381,23 @@ fn the_last_policy_holds_without_the_agent_until_the_lease_is_over() -> Result<(
     guard.stop()
 }
 
-fn a_restart_takes_over(tc: &str) -> Result<()> {
-    const RESTARTS: usize = 5;
+/// How the agents of [`a_restart_takes_over`] end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// By SIGKILL.
+    Killed,
+    /// By SIGTERM; the next one is of another binary.
+    Upgraded,
+}
+
+fn a_restart_takes_over(tc: &str, end: End) -> Result<()> {
     const QPS: u32 = 300;
+    let restarts = if end == End::Killed { 5 } else { 3 };
     let _machine = MACHINE.lock();
     programs::provide(Topology::DEMO.programs())?;
     let built = Topology::DEMO.start()?;
-    let (mut guard, options) = cut(&built, tc, LONG_LEASE)?;
+    let at_stop = if end == End::Killed { "" } else { "at_stop = \"stay\"\n" };
+    let (mut guard, options) = cut_with(&built, tc, LONG_LEASE, at_stop)?;
     guard.wait_counter("dnsguard_trips_total", &[], 1, FREED)?;
     let first = Standing::of(&guard)?;
     let recirculated = guard.counter("dnsguard_recirculations_total", &[])?;
@@ -399,9 +416,14 @@ fn a_restart_takes_over(tc: &str) -> Result<()> {
         // No panic in here: the prober would never end.
         let restarted = (|| {
             let mut standing = first.clone();
-            for _ in 0..RESTARTS {
-                guard.kill9();
-                guard = ready(built.namespace(), &options)?;
+            for restart in 0..restarts {
+                guard = match end {
+                    End::Killed => {
+                        guard.kill9();
+                        ready(built.namespace(), &options)?
+                    }
+                    End::Upgraded => upgrade(&guard, built.namespace(), &options, restart)?,
+                };
                 let now = Standing::of(&guard)?;
                 ensure!(
                     now.programs.is_disjoint(&standing.programs),
@@ -426,7 +448,7 @@ fn a_restart_takes_over(tc: &str) -> Result<()> {
     })?;
 
     let sent: u64 = reports.iter().map(|report| report.sent).sum();
-    println!("{sent} queries over {RESTARTS} restarts by {tc}");
+    println!("{sent} queries over {restarts} restarts by {tc}");
     for report in &reports {
         assert_eq!(report.answered, report.sent, "{report:?}");
     }
@@ -438,6 +460,11 @@ fn a_restart_takes_over(tc: &str) -> Result<()> {
     };
     stale.is_gone()?;
     assert_eq!(last.pinned, first.pinned);
+    let takeover = guard.events_of("takeover")?;
+    assert_eq!(
+        (takeover.len(), &takeover[0]["links"], &takeover[0]["abi"]),
+        (1, &json!(1), &json!(abi::VERSION))
+    );
 
     // Each query came by twice, on its way to the first resolver and to the next server.
     let expected = queries + 2 * sent;
@@ -451,20 +478,56 @@ fn a_restart_takes_over(tc: &str) -> Result<()> {
     );
     guard.stop()?;
     drop(guard);
+    if end == End::Upgraded {
+        detach(built.namespace(), &[])?;
+    }
     is_bare(built.namespace())?;
     last.is_gone()
+}
+
+/// Stops an agent that leaves the guard in force, and starts one of a binary of its own.
+fn upgrade(guard: &Guard, namespace: &Namespace, options: &GuardOptions, number: usize) -> Result<Guard> {
+    guard.stop()?;
+    let told = guard.events()?;
+    let last = told.last().context("it said nothing")?;
+    ensure!(last["event"] == "stay" && last["devices"] == json!(["lo"]), "{last}");
+    ensure!(
+        last["seconds_left"] == LONG_LEASE.as_secs(),
+        "the whole lease is left: {last}"
+    );
+    ensure!(guard.events_of("detach")?.is_empty(), "what stays is not detached");
+    let new = PathBuf::from(format!("/run/dnsguard-{number}"));
+    let binary = guard::binary()?;
+    // There is room for one, and it is some 150 MB: the one before goes with its last process.
+    let old = PathBuf::from(format!("/run/dnsguard-{}", number.wrapping_sub(1)));
+    namespace.run(|| fs::remove_file(old).or(Ok(())).and_then(|()| fs::copy(binary, &new)))?;
+    let guard = Guard::start_from(&new, namespace, options)?;
+    guard.wait_ready(START)?;
+    Ok(guard)
 }
 
 #[test]
 #[ignore = "needs root and real resolvers: cargo xtask test"]
 fn a_restarted_agent_takes_over_without_a_gap_with_tcx() -> Result<()> {
-    a_restart_takes_over("tcx")
+    a_restart_takes_over("tcx", End::Killed)
 }
 
 #[test]
 #[ignore = "needs root and real resolvers: cargo xtask test"]
 fn a_restarted_agent_takes_over_without_a_gap_with_clsact() -> Result<()> {
-    a_restart_takes_over("clsact")
+    a_restart_takes_over("clsact", End::Killed)
+}
+
+#[test]
+#[ignore = "needs root and real resolvers: cargo xtask test"]
+fn an_upgraded_agent_takes_over_without_a_gap_with_tcx() -> Result<()> {
+    a_restart_takes_over("tcx", End::Upgraded)
+}
+
+#[test]
+#[ignore = "needs root and real resolvers: cargo xtask test"]
+fn an_upgraded_agent_takes_over_without_a_gap_with_clsact() -> Result<()> {
+    a_restart_takes_over("clsact", End::Upgraded)
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `cargo xtask`: what a person types while working on dnsguard.
 //!
-//! `setup` installs what the kernel object needs, `ebpf` builds that object reproducibly, `test` runs everything
+//! `setup` installs what the kernel object needs, `ebpf` builds that object reproducibly, `package` makes the Debian
+//! package, `test` runs everything
 //! there is to run and ends with one line of counts, `lint` is what must be clean before a commit. A machine that
 //! cannot build the kernel object still builds, tests and runs the rest with the committed one.
 
@@ -18,6 +19,7 @@ mod lint;
 mod manifest;
 mod number;
 mod object;
+mod package;
 mod progress;
 mod root;
 mod second_half;
@@ -50,6 +52,7 @@ enum Command {
     Ebpf(ebpf::EbpfArgs),
     Accuracy(accuracy::AccuracyArgs),
     Demo(demo::DemoArgs),
+    Package(package::PackageArgs),
     Test(test::TestArgs),
     Lint(lint::LintArgs),
 }
@@ -71,6 +74,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Ebpf(args) => ebpf::run(&workspace, &args),
         Command::Accuracy(args) => accuracy::run(&workspace, &args),
         Command::Demo(args) => demo::run(&workspace, &args),
+        Command::Package(args) => package::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
         Command::Lint(args) => lint::run(&workspace, &args),
     }

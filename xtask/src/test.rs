@@ -12,7 +12,7 @@ use guard_tests::{programs, storm};
 
 use crate::{
     agent::{Build, KernelObject},
-    ebpf,
+    ebpf, package,
     root::Root,
     step,
     tally::Tally,
@@ -23,7 +23,7 @@ use crate::{
 const OBJECT_CHECK: &str = "the_committed_kernel_object_matches_its_sources";
 
 /// The resolvers and tools that the kernel tests run; the lab fetches what is missing.
-const PROGRAMS: [&str; 17] = [
+const PROGRAMS: [&str; 19] = [
     "dnsmasq",
     "dnsmasq-0x20",
     "dnsdist",
@@ -41,6 +41,8 @@ const PROGRAMS: [&str; 17] = [
     "tmux",
     "chromium",
     "chromedriver",
+    "debootstrap",
+    "wget",
 ];
 
 /// Packages whose tests need no root.
@@ -101,6 +103,9 @@ fn run_steps(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> Resul
         if let Err(error) = programs::provide(&PROGRAMS).and_then(|()| storm::provide()) {
             // The tests that need one will say so; the others still have their say.
             tally.fail("the resolvers are here", &error);
+        }
+        if let Err(error) = package::provide() {
+            tally.fail("cargo-deb is here", &error);
         }
         let mut kernel = build.cargo(&["test", "--no-fail-fast", "-p", "guard-tests", "--all-targets"]);
         if root == Root::BySudo {

@@ -23,6 +23,7 @@ use crate::{
     events::Event,
     host::resolv_confs,
     search::Suffixes,
+    service,
     settings::{Loaded, Origin, Settings},
     snapshot::{Reload, Setting, SettingsShown},
 };
@@ -135,6 +136,9 @@ impl Agent {
             return;
         }
         self.configuring.file.is_loaded();
+        if !dry_run {
+            service::reloading();
+        }
         let (current, devices) = (self.host.config().clone(), self.host.devices().to_vec());
         self.configuring.work = Some(Work {
             prepared: reload::prepare(settings.clone(), current, devices),
@@ -160,6 +164,9 @@ impl Agent {
         let is_told = !is_change || outcome.is_ok();
         if is_told && !work.dry_run {
             self.note_reload(&outcome, &work.trigger, is_change);
+        }
+        if !work.dry_run {
+            service::ready(&self.status());
         }
         if let Some(reply) = work.reply {
             let _ = reply.send(outcome.map(|done| self.done(done)));
@@ -255,6 +262,15 @@ impl Agent {
             reason,
         });
         self.show_settings();
+    }
+
+    /// What the agent does, in a line.
+    pub(crate) fn status(&self) -> String {
+        let guarding = Event::guarding(self.host.mode(), &self.guarded());
+        match &self.configuring.reload.error {
+            Some(error) => format!("{guarding}; the configuration was not loaded: {error}"),
+            None => guarding,
+        }
     }
 
     /// Brings what is shown of the configuration up to date.

@@ -37,6 +37,7 @@ use tracing::{debug, warn};
 use self::{configure::Configuring, deeds::Allowing, ledger::Ledger};
 use crate::{
     attachment::{Attachment, Hook},
+    config::AtStop,
     control::ask::Ask,
     datapath::{Datapath, Kernel},
     drivers::Drivers,
@@ -45,6 +46,7 @@ use crate::{
     interfaces::{Change, Interfaces},
     loops::Loops,
     name, offenders,
+    service::Watchdog,
     settings::{Loaded, Settings},
     snapshot::Snapshot,
     watch::Watch,
@@ -101,6 +103,7 @@ pub(crate) struct Agent {
     events_lost: u64,
     configuring: Configuring,
     allowing: Allowing,
+    watchdog: Watchdog,
     #[cfg(feature = "kernel-log")]
     kernel_log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
 }
@@ -132,6 +135,7 @@ impl Agent {
             events_lost: 0,
             configuring: Configuring::new(parts.settings, parts.loaded),
             allowing: Allowing::default(),
+            watchdog: Watchdog::new(),
             #[cfg(feature = "kernel-log")]
             kernel_log: parts.kernel_log,
         };
@@ -160,6 +164,18 @@ impl Agent {
     /// The thread that follows them has panicked.
     pub(crate) fn stop(self) -> anyhow::Result<(Datapath, Teller)> {
         Ok((self.interfaces.stop()?, self.teller))
+    }
+
+    /// What becomes of the guard when the agent is told to stop.
+    pub(crate) const fn at_stop(&self) -> AtStop {
+        self.host.config().attach.at_stop
+    }
+
+    /// Renews the lease a last time; returns the seconds that it has now.
+    pub(crate) fn leave(&mut self) -> u64 {
+        self.renew();
+        let left_ns = self.lease_until_ns.saturating_sub(monotonic_ns().unwrap_or_default());
+        left_ns.div_ceil(1_000_000_000)
     }
 
     /// Works until something breaks that it cannot do without.
@@ -268,6 +284,7 @@ impl Agent {
 
     /// Looks at samples and counts; every so often at everything else.
     fn tick(&mut self) {
+        self.watchdog.beat();
         let Ok(now_ns) = monotonic_ns() else { return };
         while let Some(sample) = self.next_sample() {
             self.watch.on_sample(&sample, now_ns);

@@ -13,8 +13,8 @@ use thiserror::Error;
 use toml::de::DeTable;
 
 use super::{
-    Answer, Attach, Breaker, Cidr, Config, Control, DEFAULT_SOCKET, LinkLocal, MODES, Metrics, Page, Probe, Rcode, Tc,
-    Xdp,
+    AT_STOP, Answer, Attach, Breaker, Cidr, Config, Control, DEFAULT_SOCKET, LinkLocal, MODES, Metrics, Page, Probe,
+    Rcode, Tc, Xdp,
     budget::{self, Placed, Stated},
     hygiene, pin_dir,
     section::{Fault, Section},
@@ -285,6 +285,7 @@ fn attach(section: &mut Section<'_>, default: Attach) -> Attach {
         xdp: section.word("xdp", &xdp, default.xdp),
         tc: section.word("tc", &tc, default.tc),
         pin_dir: section.text("pin_dir", pin_dir).unwrap_or(default.pin_dir),
+        at_stop: section.word("at_stop", &AT_STOP, default.at_stop),
     }
 }
 

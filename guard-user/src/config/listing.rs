@@ -28,6 +28,7 @@ impl Config {
         ]);
         settings.extend(self.fixed());
         settings.extend([
+            ("attach.at_stop", text(self.attach.at_stop.word())),
             ("breaker.hold_ms", self.breaker.hold_ms.to_string()),
             ("breaker.hold_max_ms", self.breaker.hold_max_ms.to_string()),
             ("breaker.test_ms", self.breaker.test_ms.to_string()),

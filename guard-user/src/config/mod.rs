@@ -45,6 +45,12 @@ pub(crate) const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/dnsguard";
 /// Where commands are taken unless the operator says otherwise.
 pub(crate) const DEFAULT_SOCKET: &str = "/run/dnsguard/control.sock";
 
+/// What can become of the guard at a stop, and the words for it.
+pub(crate) const AT_STOP: [(&str, AtStop); 2] = [
+    (AtStop::Detach.word(), AtStop::Detach),
+    (AtStop::Stay.word(), AtStop::Stay),
+];
+
 /// The modes and their words.
 pub(crate) const MODES: [(&str, Mode); 2] = [("observe", Mode::Observe), ("enforce", Mode::Enforce)];
 
@@ -114,6 +120,27 @@ pub(crate) struct Attach {
     pub(crate) tc: Tc,
     /// Absolute path of the directory for pinned maps and links.
     pub(crate) pin_dir: PathBuf,
+    /// What becomes of all that when the agent is told to stop.
+    pub(crate) at_stop: AtStop,
+}
+
+/// What becomes of the guard in the kernel when the agent is told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AtStop {
+    /// It is taken out.
+    Detach,
+    /// It stays in force for a last lease, for the next agent to take over.
+    Stay,
+}
+
+impl AtStop {
+    /// Its word in the configuration.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Detach => "detach",
+            Self::Stay => "stay",
+        }
+    }
 }
 
 /// Which kind of XDP is used.
@@ -255,6 +282,7 @@ impl Default for Config {
                 xdp: Xdp::Auto,
                 tc: Tc::Auto,
                 pin_dir: PathBuf::from(DEFAULT_PIN_DIR),
+                at_stop: AtStop::Detach,
             },
             breaker: Breaker {
                 hold_ms: 1_000,
@@ -358,6 +386,14 @@ pub(crate) fn preset_parser() -> impl TypedValueParser<Value = Preset> {
     PossibleValuesParser::new(PRESETS.map(|(word, _)| word)).map(|word| {
         let found = PRESETS.iter().find(|(known, _)| *known == word);
         found.map_or(Preset::Auto, |(_, preset)| *preset)
+    })
+}
+
+/// Reads the word for what becomes of the guard at a stop on the command line.
+pub(crate) fn at_stop_parser() -> impl TypedValueParser<Value = AtStop> {
+    PossibleValuesParser::new(AT_STOP.map(|(word, _)| word)).map(|word| {
+        let found = AT_STOP.iter().find(|(known, _)| *known == word);
+        found.map_or(AtStop::Detach, |(_, at_stop)| *at_stop)
     })
 }
 

@@ -9,7 +9,10 @@
 //! A program that hangs there already, pinned by an agent before this one, is replaced in place. Nobody else's program
 //! is touched.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use aya::{
     Ebpf,
@@ -23,7 +26,7 @@ use aya::{
 use guard_common::abi;
 use tracing::warn;
 
-use super::{clsact, pins::Pins};
+use super::{clsact, ownership::Ours, pins::Pins};
 use crate::{
     attachment::{Attachment, Hook, Method},
     config::{Tc, Xdp as XdpPolicy},
@@ -42,19 +45,31 @@ pub(crate) enum AttachError {
     },
     #[error("{}", .0.join("; "))]
     NoMethod(Vec<String>),
+    #[error(
+        "{0} is there, and what it runs is not dnsguard's: it is left alone; remove it, or give dnsguard another \
+         directory (--pin-dir)"
+    )]
+    NotOurs(String),
 }
 
 /// Attaches programs, one hook at a time.
 pub(super) struct Attacher<'a> {
     ebpf: &'a mut Ebpf,
     pins: &'a Pins,
+    ours: &'a mut Ours,
     xdp: XdpPolicy,
     tc: Tc,
 }
 
 impl<'a> Attacher<'a> {
-    pub(super) const fn new(ebpf: &'a mut Ebpf, pins: &'a Pins, xdp: XdpPolicy, tc: Tc) -> Self {
-        Self { ebpf, pins, xdp, tc }
+    pub(super) const fn new(ebpf: &'a mut Ebpf, pins: &'a Pins, ours: &'a mut Ours, xdp: XdpPolicy, tc: Tc) -> Self {
+        Self {
+            ebpf,
+            pins,
+            ours,
+            xdp,
+            tc,
+        }
     }
 
     /// Attaches at one hook, by the best method that works. Where XDP does not, the incoming hook is TC's.
@@ -103,17 +118,16 @@ impl<'a> Attacher<'a> {
                 } else {
                     XdpMode::Skb
                 };
+                let standing = self.standing(&pin)?;
                 let program = self.xdp_program()?;
                 let id = program_id(program.info())?;
-                if let Some(link) = pinned(&pin) {
+                if let Some((path, link)) = standing {
                     match XdpLink::try_from(link).map_err(Failure::link).and_then(|link| {
                         let link = program.attach_to_link(link)?;
-                        // Its pin keeps it.
-                        drop(program.take_link(link)?);
-                        Ok(())
+                        keep(FdLink::try_from(program.take_link(link)?), &path, &pin)
                     }) {
                         Ok(()) => return Ok(id),
-                        Err(error) => unpin(&pin, &error),
+                        Err(error) => unpin(&path, &error),
                     }
                 }
                 let link = program.attach_to_if_index(device.ifindex, mode)?;
@@ -122,19 +136,18 @@ impl<'a> Attacher<'a> {
                 Ok(id)
             }
             Method::Tcx => {
+                let standing = self.standing(&pin)?;
                 let program = self.classifier(hook)?;
                 let id = program_id(program.info())?;
-                if let Some(link) = pinned(&pin) {
+                if let Some((path, link)) = standing {
                     match SchedClassifierLink::try_from(link)
                         .map_err(Failure::link)
                         .and_then(|link| {
                             let link = program.attach_to_link(link)?;
-                            // Its pin keeps it.
-                            drop(program.take_link(link)?);
-                            Ok(())
+                            keep(FdLink::try_from(program.take_link(link)?), &path, &pin)
                         }) {
                         Ok(()) => return Ok(id),
-                        Err(error) => unpin(&pin, &error),
+                        Err(error) => unpin(&path, &error),
                     }
                 }
                 let options = TcAttachOptions::TcxOrder(LinkOrder::first());
@@ -144,6 +157,9 @@ impl<'a> Attacher<'a> {
                 Ok(id)
             }
             Method::Clsact => {
+                if pin.exists() && !self.ours.runs(&pin) {
+                    return Err(not_ours(&pin));
+                }
                 let program = self.classifier(hook)?;
                 let id = program_id(program.info())?;
                 clsact::replace(program, &device.name, hook)?;
@@ -155,12 +171,30 @@ impl<'a> Attacher<'a> {
         }
     }
 
-    fn xdp_program(&mut self) -> Result<&mut Xdp, Failure> {
-        let program: &mut Xdp = self.program(abi::PROGRAM_XDP)?;
-        if program.fd().is_err() {
-            program.load().map_err(|source| refused(abi::PROGRAM_XDP, source))?;
+    /// The link that an agent before this one has pinned for this place, if there is one and what it runs is ours.
+    fn standing(&self, pin: &Path) -> Result<Option<(PathBuf, FdLink)>, Failure> {
+        let Some(path) = self.pins.standing(pin) else {
+            return Ok(None);
+        };
+        if !self.ours.runs(&path) {
+            // In the directory of another version it is in nobody's way.
+            return if path == pin { Err(not_ours(pin)) } else { Ok(None) };
         }
-        Ok(program)
+        let link = PinnedLink::from_pin(&path).map_err(Failure::link)?;
+        Ok(Some((path, link.into())))
+    }
+
+    fn xdp_program(&mut self) -> Result<&mut Xdp, Failure> {
+        let (pins, name) = (self.pins, abi::PROGRAM_XDP);
+        let is_loaded = self.program::<Xdp>(name)?.fd().is_ok();
+        if !is_loaded {
+            let program = self.program::<Xdp>(name)?;
+            program.load().map_err(|source| refused(name, source))?;
+            let id = program_id(program.info())?;
+            let pinned = program.pin(pins.program(name, id));
+            self.note_program(name, id, pinned);
+        }
+        self.program(name)
     }
 
     fn classifier(&mut self, hook: Hook) -> Result<&mut SchedClassifier, Failure> {
@@ -169,11 +203,24 @@ impl<'a> Attacher<'a> {
         } else {
             abi::PROGRAM_INGRESS
         };
-        let program: &mut SchedClassifier = self.program(name)?;
-        if program.fd().is_err() {
+        let pins = self.pins;
+        let is_loaded = self.program::<SchedClassifier>(name)?.fd().is_ok();
+        if !is_loaded {
+            let program = self.program::<SchedClassifier>(name)?;
             program.load().map_err(|source| refused(name, source))?;
+            let id = program_id(program.info())?;
+            let pinned = program.pin(pins.program(name, id));
+            self.note_program(name, id, pinned);
         }
-        Ok(program)
+        self.program(name)
+    }
+
+    /// Keeps in mind that a program is ours. Its pin tells the next agent.
+    fn note_program(&mut self, name: &str, id: u32, pinned: Result<(), aya::pin::PinError>) {
+        self.ours.add(id);
+        if let Err(error) = pinned {
+            warn!("cannot pin the program {name}: {error}; the next agent may not take it for ours");
+        }
     }
 
     fn program<'p, P>(&'p mut self, name: &'static str) -> Result<&'p mut P, Failure>
@@ -236,19 +283,18 @@ fn program_id(info: Result<aya::programs::ProgramInfo, ProgramError>) -> Result<
     Ok(info?.id())
 }
 
-/// The link that is pinned here, if there is one.
-fn pinned(pin: &Path) -> Option<FdLink> {
-    if !pin.exists() {
-        return None;
+/// Leaves a link that was taken over to its pin. One of another version moves to ours.
+fn keep(link: Result<FdLink, LinkError>, path: &Path, pin: &Path) -> Result<(), Failure> {
+    let link = link.map_err(Failure::link)?;
+    if path != pin {
+        link.pin(pin).map_err(|error| Failure::Method(error.to_string()))?;
+        let _ = fs::remove_file(path);
     }
-    match PinnedLink::from_pin(pin) {
-        Ok(link) => Some(link.into()),
-        Err(error) => {
-            warn!("{} cannot be taken over ({error}); it is replaced", pin.display());
-            let _ = fs::remove_file(pin);
-            None
-        }
-    }
+    Ok(())
+}
+
+fn not_ours(pin: &Path) -> Failure {
+    Failure::Program(AttachError::NotOurs(pin.display().to_string()))
 }
 
 fn unpin(pin: &Path, why: &Failure) {

@@ -6,18 +6,23 @@
 mod attach;
 mod clsact;
 mod object;
+mod ownership;
 mod pins;
 mod tables;
+mod versions;
 
 use std::{fs::File, io, path::Path};
 
 use aya::Ebpf;
+use guard_common::abi;
+use tracing::warn;
 
-use self::{attach::Attacher, pins::Pins};
+use self::{attach::Attacher, ownership::Ours, pins::Pins};
 pub(crate) use self::{
     attach::{AttachError, incoming},
     pins::{PinError, guarded, is_on_bpffs, remove_all},
     tables::{Kernel, MapFault},
+    versions::Takeover,
 };
 use crate::{
     attachment::{Attachment, Hook},
@@ -35,6 +40,12 @@ pub(crate) enum DatapathError {
     Pins(#[from] PinError),
     #[error("another dnsguard uses {0}; stop it, or give this one a pin directory of its own (--pin-dir)")]
     Busy(String),
+    #[error(
+        "{path} is that of a newer dnsguard (maps of version {version}; this one has {}), which holds {holds}: wait, or \
+         take it out (dnsguard detach --all)",
+        abi::VERSION
+    )]
+    Newer { path: String, version: u32, holds: String },
     #[error("cannot read the kernel object {path}: {source}")]
     Unreadable { path: String, source: io::Error },
     #[error(transparent)]
@@ -50,6 +61,9 @@ pub(crate) struct Datapath {
     pins: Pins,
     /// How programs are attached.
     attach: Attach,
+    /// Programs that are ours.
+    ours: Ours,
+    takeover: Option<Takeover>,
     attachments: Vec<Attachment>,
     /// Holds the lock on the pin directory.
     _lock: File,
@@ -62,6 +76,16 @@ impl Datapath {
         let lock = pins
             .lock()?
             .ok_or_else(|| DatapathError::Busy(pins.root().display().to_string()))?;
+        versions::refuse_newer(&pins).inspect_err(|_| pins.remove_empty())?;
+        let takeover = pins.versions().into_iter().find_map(|(abi, folder)| {
+            let links = pins::files(&folder.join("links")).len();
+            (links > 0).then_some(Takeover {
+                abi,
+                links: pins.link_count(),
+            })
+        });
+        // Before a map of theirs is replaced, which can be the proof.
+        let ours = Ours::find(&pins);
         let read;
         let bytes = match object {
             Some(path) => {
@@ -82,6 +106,8 @@ impl Datapath {
                 ebpf,
                 pins,
                 attach: config.attach.clone(),
+                ours,
+                takeover,
                 attachments: Vec::new(),
                 _lock: lock,
             },
@@ -102,7 +128,8 @@ impl Datapath {
 
     /// Attaches at one hook of an interface, which was chosen for the reason `why`.
     pub(crate) fn attach(&mut self, device: &Device, hook: Hook, why: &str) -> Result<Attachment, AttachError> {
-        let mut attacher = Attacher::new(&mut self.ebpf, &self.pins, self.attach.xdp, self.attach.tc);
+        let Attach { xdp, tc, .. } = self.attach;
+        let mut attacher = Attacher::new(&mut self.ebpf, &self.pins, &mut self.ours, xdp, tc);
         let mut attachment = attacher.attach(device, hook)?;
         let reasons = [why, attachment.reason.as_str()];
         let reasons: Vec<_> = reasons.into_iter().filter(|reason| !reason.is_empty()).collect();
@@ -127,7 +154,23 @@ impl Datapath {
 
     /// Detaches what an agent before this one had attached elsewhere.
     pub(crate) fn remove_strangers(&self) {
-        self.pins.remove_strangers(&self.attachments);
+        let programs = self.ebpf.programs().filter_map(|(_, program)| program.info().ok());
+        let programs: Vec<_> = programs.map(|info| info.id()).collect();
+        self.pins.remove_strangers(&self.attachments, &self.ours, &programs);
+        if let Err(error) = versions::remove_others(&self.pins, &self.attachments, &self.ours) {
+            warn!("what another version of dnsguard left is not all gone: {error}");
+        }
+    }
+
+    /// What was taken over from an agent before this one.
+    pub(crate) const fn takeover(&self) -> Option<Takeover> {
+        self.takeover
+    }
+
+    /// Leaves everything attached, for the next agent to take over.
+    pub(crate) fn stay(self) -> Vec<Attachment> {
+        // The pins keep all of it.
+        self.attachments
     }
 
     /// The log of a kernel object that was built with one, to be flushed from time to time.
@@ -143,9 +186,9 @@ impl Datapath {
 
     /// Leaves the kernel as it was before this was opened: what an agent before this one left in force stays.
     pub(crate) fn give_up(self) -> Result<(), PinError> {
-        let Self { ebpf, pins, .. } = self;
+        let Self { ebpf, pins, ours, .. } = self;
         drop(ebpf);
-        if pins.has_links() { Ok(()) } else { pins.remove() }
+        if pins.has_links() { Ok(()) } else { pins.remove(&ours) }
     }
 
     /// Takes everything out of the kernel; tells what was attached.
@@ -153,12 +196,13 @@ impl Datapath {
         let Self {
             ebpf,
             pins,
+            ours,
             attachments,
             _lock: lock,
             ..
         } = self;
         drop(ebpf);
-        pins.remove()?;
+        pins.remove(&ours)?;
         drop(lock);
         Ok(attachments)
     }

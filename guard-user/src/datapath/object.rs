@@ -5,7 +5,10 @@
 
 use std::path::Path;
 
-use aya::{Ebpf, EbpfError, EbpfLoader, maps::MapInfo};
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::{MapInfo, MapType},
+};
 use guard_common::{
     abi,
     budget::{LinkBudget, MAX_LINKS, MeterLine},
@@ -44,7 +47,7 @@ pub(super) fn load(object: &[u8], pins: &Pins) -> Result<Ebpf, ObjectError> {
     let mut loader = EbpfLoader::new();
     for (name, value_size, max_entries) in shapes() {
         let path = pins.map(name);
-        if path.exists() && !fits(&path, value_size, max_entries) {
+        if path.exists() && !fits(&path, name, value_size, max_entries) {
             warn!(
                 "{} is not the map that this version needs: it is replaced, what it held is lost",
                 path.display()
@@ -75,20 +78,33 @@ fn shapes() -> [(&'static str, usize, usize); 13] {
     ]
 }
 
-fn fits(path: &Path, value_size: usize, max_entries: usize) -> bool {
+/// Whether what is pinned is the map of this name in every respect: somebody else's may differ in its type alone.
+fn fits(path: &Path, name: &str, value_size: usize, max_entries: usize) -> bool {
     let key_size = if value_size == 0 { 0 } else { size_of::<u32>() };
+    let kind = match value_size {
+        0 => MapType::RingBuf,
+        _ if is_per_cpu(name) => MapType::PerCpuArray,
+        _ => MapType::Array,
+    };
     MapInfo::from_pin(path).is_ok_and(|info| {
-        info.key_size() as usize == key_size
+        info.map_type().is_ok_and(|found| found == kind)
+            && info.name() == name.as_bytes()
+            && info.map_flags() == 0
+            && info.key_size() as usize == key_size
             && info.value_size() as usize == value_size
             && info.max_entries() as usize == max_entries
     })
 }
 
+/// Whether each CPU has values of its own in this map.
+fn is_per_cpu(name: &str) -> bool {
+    [abi::COUNTERS, abi::ROWS, abi::SAMPLERS].contains(&name)
+}
+
 /// Bytes that the values of each map take.
 pub(super) fn bytes(cpus: usize) -> impl Iterator<Item = (&'static str, u64)> {
     shapes().into_iter().map(move |(name, value_size, max_entries)| {
-        let per_cpu = [abi::COUNTERS, abi::ROWS, abi::SAMPLERS].contains(&name);
-        let copies = if per_cpu { cpus } else { 1 };
+        let copies = if is_per_cpu(name) { cpus } else { 1 };
         (name, (value_size.max(1) * max_entries * copies) as u64)
     })
 }

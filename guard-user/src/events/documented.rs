@@ -13,6 +13,7 @@ use super::{
     feed::{Feed, Query},
     tests::trip,
 };
+use crate::datapath::Takeover;
 
 const GUIDE: &str = include_str!("../../../docs/EVENTS.md");
 
@@ -112,7 +113,9 @@ fn next(event: &Event) -> Option<Event> {
     Some(match event {
         Event::Ready { .. } => Event::Attach(hooked()),
         Event::Attach(_) => Event::Detach(hooked()),
-        Event::Detach(_) => Event::AttachError {
+        Event::Detach(_) => Event::takeover(Takeover { abi: 1, links: 1 }),
+        Event::Takeover { .. } => Event::stay(&[], 30),
+        Event::Stay { .. } => Event::AttachError {
             device: text(),
             hook: "xdp",
             reason: text(),

@@ -13,7 +13,7 @@ mod teller;
 
 use std::{fmt, net::SocketAddr, time::SystemTime};
 
-use guard_common::policy::Mode;
+use guard_common::{abi, policy::Mode};
 use serde::Serialize;
 
 pub(crate) use self::{
@@ -22,12 +22,15 @@ pub(crate) use self::{
     storm::{ClientShare, NameShare, OverBudget, SearchWalk, WithinBudget, ZoneShare},
     teller::Teller,
 };
-use crate::{attachment::Attachment, config::mode_word, interfaces::Failed};
+use crate::{attachment::Attachment, config::mode_word, datapath::Takeover, interfaces::Failed};
 
 /// The word of a loop whose mark came back.
 pub(crate) const PROVEN: &str = "proven";
 /// The word of one that only looks like a loop.
 pub(crate) const SUSPECTED: &str = "suspected";
+
+/// Interfaces that a sentence names, if there are many.
+const MOST_NAMED: usize = 8;
 
 /// Goes up with every change that breaks a reader of the JSON lines.
 const SCHEMA: u32 = 1;
@@ -51,6 +54,24 @@ pub(crate) enum Event {
     Attach(Hooked),
     /// A program was detached.
     Detach(Hooked),
+    /// The agent took over what one before it had left attached.
+    Takeover {
+        /// The version of the maps that were found; of several the oldest.
+        abi: u32,
+        /// Links that were found.
+        links: usize,
+        /// In a sentence.
+        reason: String,
+    },
+    /// The agent ends, and what it had attached stays.
+    Stay {
+        /// The interfaces.
+        devices: Vec<String>,
+        /// Seconds until everything passes there, unless the next agent takes over.
+        seconds_left: u64,
+        /// In a sentence.
+        reason: String,
+    },
     /// A program could not be attached.
     AttachError {
         /// Name of the interface.
@@ -229,13 +250,24 @@ pub(crate) struct Packet {
 impl Event {
     /// Every program is attached.
     pub(crate) fn ready(mode: Mode, devices: Vec<String>) -> Self {
-        let reason = format!("guarding {}: {}", devices.join(", "), promise(mode));
+        let reason = Self::guarding(mode, &devices);
         Self::Ready {
             version: env!("CARGO_PKG_VERSION"),
             mode: mode_word(mode),
             devices,
             reason,
         }
+    }
+
+    /// What is guarded and how, in a sentence.
+    pub(crate) fn guarding(mode: Mode, devices: &[String]) -> String {
+        let named = devices.get(..MOST_NAMED).unwrap_or(devices).join(", ");
+        let guarded = match devices.len().saturating_sub(MOST_NAMED) {
+            0 if devices.is_empty() => "no interface yet".to_owned(),
+            0 => named,
+            more => format!("{named} and {more} more"),
+        };
+        format!("guarding {guarded}: {}", promise(mode))
     }
 
     /// A policy was put in force.
@@ -267,6 +299,42 @@ impl Event {
         }
     }
 
+    /// What an agent before this one had attached was taken over.
+    pub(crate) fn takeover(takeover: Takeover) -> Self {
+        let Takeover { abi, links } = takeover;
+        let programs = if links == 1 {
+            "1 program of an agent before this one was".to_owned()
+        } else {
+            format!("{links} programs of an agent before this one were")
+        };
+        let rest = if abi == abi::VERSION {
+            "holds and counts go on".to_owned()
+        } else {
+            format!(
+                "its maps are of version {abi} and ours of {}, so holds and counts begin anew",
+                abi::VERSION
+            )
+        };
+        let reason = format!("{programs} attached, and replaced without a gap: {rest}");
+        Self::Takeover { abi, links, reason }
+    }
+
+    /// What is attached stays when the agent ends.
+    pub(crate) fn stay(attachments: &[Attachment], seconds_left: u64) -> Self {
+        let mut devices: Vec<_> = attachments.iter().map(|one| one.device.clone()).collect();
+        devices.dedup();
+        let reason = format!(
+            "told to stop; the guard on {} stays in force for {seconds_left} s, and everything passes then unless an \
+             agent takes over; dnsguard detach --all takes it out",
+            devices.join(", ")
+        );
+        Self::Stay {
+            devices,
+            seconds_left,
+            reason,
+        }
+    }
+
     /// The kernel had no room in its ring buffer for so many events.
     pub(crate) fn lost(count: u64) -> Self {
         let reason = format!("{count} events found the ring buffer full; the counters in the metrics are complete");
@@ -279,6 +347,8 @@ impl Event {
             Self::Ready { .. } => "ready",
             Self::Attach(_) => "attach",
             Self::Detach(_) => "detach",
+            Self::Takeover { .. } => "takeover",
+            Self::Stay { .. } => "stay",
             Self::AttachError { .. } => "attach_error",
             Self::Trip(_) => "trip",
             Self::Extend(_) => "extend",
@@ -340,6 +410,8 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ready { reason, .. }
+            | Self::Takeover { reason, .. }
+            | Self::Stay { reason, .. }
             | Self::Lost { reason, .. }
             | Self::Policy { reason, .. }
             | Self::Reload { reason, .. }

@@ -6,6 +6,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -94,6 +95,109 @@ fn dnsmasq_0x20(cache: &Path) -> Result<()> {
     })
 }
 
+/// A directory of the cache that is made once: in a place of its own first, so that it is whole when it is there.
+///
+/// Processes that do this at the same time wait for each other.
+pub(crate) fn cached(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    let cache = cache();
+    let done = cache.join(name);
+    if done.is_dir() {
+        return Ok(done);
+    }
+    fs::create_dir_all(&cache).with_context(|| format!("make {}", cache.display()))?;
+    let lock = File::create(cache.join(format!("{name}.lock")))?;
+    lock.lock().context("wait for another fetch to end")?;
+    if !done.is_dir() {
+        let begun = cache.join(format!("{name}.begun"));
+        if begun.exists() {
+            fs::remove_dir_all(&begun).with_context(|| format!("remove {}", begun.display()))?;
+        }
+        fs::create_dir(&begun)?;
+        make(&begun)?;
+        fs::rename(&begun, &done)?;
+    }
+    Ok(done)
+}
+
+/// The release of this Debian, such as `bookworm`; on another system that of the oldest that will do.
+pub(crate) fn suite() -> String {
+    let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let field = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        value.map(|value| value.trim_matches('"').to_owned())
+    };
+    let own = field("VERSION_CODENAME").filter(|_| field("ID").as_deref() == Some("debian"));
+    own.unwrap_or_else(|| "bookworm".to_owned())
+}
+
+/// The proxy that apt uses, if it uses one.
+pub(crate) fn proxy() -> Option<String> {
+    let mut command = Command::new("apt-config");
+    let said = command.args(["shell", "PROXY", "Acquire::http::Proxy"]).output().ok()?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let proxy = said.trim().strip_prefix("PROXY='")?.strip_suffix('\'')?;
+    (!proxy.is_empty() && proxy != "DIRECT").then(|| proxy.to_owned())
+}
+
+/// Hands the address of one mirror after the other that this system already uses to `fetch`, until one has it.
+pub(crate) fn of_mirrors(fetch: impl Fn(&str) -> Result<()>) -> Result<()> {
+    ensure!(Path::new(DEBIAN_KEYS).is_file(), "{DEBIAN_KEYS} is missing");
+    let mut failed = None;
+    for mirror in sources::debian_mirrors()? {
+        // A list of mirrors, one a line: any will do.
+        let listed = mirror.strip_prefix("mirror+file:").map(fs::read_to_string);
+        let mirror = match &listed {
+            Some(list) => {
+                let list = list.as_deref().unwrap_or_default().lines();
+                list.map(str::trim)
+                    .find(|line| line.starts_with("http"))
+                    .unwrap_or_default()
+            }
+            None => mirror.as_str(),
+        };
+        match fetch(mirror) {
+            Ok(()) => return Ok(()),
+            Err(error) => failed = Some(error),
+        }
+    }
+    match failed {
+        Some(error) => Err(error),
+        None => bail!("this system uses no Debian mirror"),
+    }
+}
+
+/// Unpacks a package with what it needs and `base`, the root of a Debian, lacks, into a tree to be laid over that one.
+pub(crate) fn unpack_over(base: &Path, package: &str, tree: &Path) -> Result<()> {
+    let home = cache().join(format!("apt-{package}"));
+    let mut apt = Apt::new(home, None)?;
+    apt.status = base.join("var/lib/dpkg/status");
+    eprintln!("programs: downloading {package} ...");
+    apt.fetch(package)?;
+    // Where `/bin` is a link to `usr/bin`, what is packed for `/bin` goes there as well.
+    for name in ["bin", "sbin", "lib", "lib64"] {
+        if let Ok(link) = fs::read_link(base.join(name)) {
+            fs::create_dir_all(tree.join(&link))?;
+            symlink(&link, tree.join(name))?;
+        }
+    }
+    for archive in apt.packages()? {
+        let mut unpacked = Command::new("dpkg-deb");
+        let mut unpacked = unpacked
+            .arg("--fsys-tarfile")
+            .arg(&archive)
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("start dpkg-deb")?;
+        let mut command = Command::new("tar");
+        command.args(["-x", "--keep-directory-symlink", "-C"]).arg(tree);
+        let done = unpacked.stdout.take().context("a pipe")?;
+        finish(command.stdin(done), "tar -x")?;
+        ensure!(unpacked.wait()?.success(), "{} cannot be read", archive.display());
+        fs::remove_file(archive)?;
+    }
+    Ok(())
+}
+
 /// Hands the line of apt's sources for a Debian release to `fetch`, for one mirror after the other that this system
 /// already uses, until one has it.
 fn of_release(kind: &str, release: &str, fetch: impl Fn(&str) -> Result<()>) -> Result<()> {
@@ -116,6 +220,8 @@ fn of_release(kind: &str, release: &str, fetch: impl Fn(&str) -> Result<()>) -> 
 struct Apt {
     home: PathBuf,
     list: Option<PathBuf>,
+    /// What is installed.
+    status: PathBuf,
 }
 
 impl Apt {
@@ -145,7 +251,11 @@ impl Apt {
                 fs::write(&path, list).map(|()| path)
             })
             .transpose()?;
-        let apt = Self { home, list };
+        let apt = Self {
+            home,
+            list,
+            status: "/var/lib/dpkg/status".into(),
+        };
         eprintln!("programs: reading the package index ...");
         apt.run("apt-get", &["update"])?;
         Ok(apt)
@@ -166,16 +276,21 @@ impl Apt {
             let mut command = self.command("apt-get", &["download", package]);
             finish(command.current_dir(archives), "apt-get download")?;
         } else {
-            let arguments = [
-                "install",
-                "--download-only",
-                "--no-install-recommends",
-                "--yes",
-                package,
-            ];
-            self.run("apt-get", &arguments)?;
+            self.fetch(package)?;
         }
         self.unpack()
+    }
+
+    /// Downloads a package with what it needs and is not installed.
+    fn fetch(&self, package: &str) -> Result<()> {
+        let arguments = [
+            "install",
+            "--download-only",
+            "--no-install-recommends",
+            "--yes",
+            package,
+        ];
+        self.run("apt-get", &arguments)
     }
 
     /// Downloads the source of a package, unpacks it as its authors released it, and returns where it lies.
@@ -199,14 +314,21 @@ impl Apt {
     fn unpack(&self) -> Result<()> {
         let tree = tree();
         fs::create_dir_all(&tree)?;
-        for entry in fs::read_dir(self.archives())? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|kind| kind == "deb") {
-                let mut command = Command::new("dpkg-deb");
-                finish(command.arg("-x").arg(&path).arg(&tree), "dpkg-deb -x")?;
-            }
+        for path in self.packages()? {
+            let mut command = Command::new("dpkg-deb");
+            finish(command.arg("-x").arg(&path).arg(&tree), "dpkg-deb -x")?;
         }
         Ok(())
+    }
+
+    /// What was downloaded.
+    fn packages(&self) -> Result<Vec<PathBuf>> {
+        let mut packages = Vec::new();
+        for entry in fs::read_dir(self.archives())? {
+            packages.push(entry?.path());
+        }
+        packages.retain(|path| path.extension().is_some_and(|kind| kind == "deb"));
+        Ok(packages)
     }
 
     fn archives(&self) -> PathBuf {
@@ -230,7 +352,7 @@ impl Apt {
             at("Dir::State", "state"),
             at("Dir::State::Lists", "lists"),
             at("Dir::Cache", "cache"),
-            "Dir::State::status=/var/lib/dpkg/status".to_owned(),
+            format!("Dir::State::status={}", self.status.display()),
             // The unprivileged download user cannot write here, and nobody else does.
             "APT::Sandbox::User=root".to_owned(),
             "Debug::NoLocking=1".to_owned(),
@@ -255,7 +377,7 @@ impl Apt {
 }
 
 /// Runs a command to its end; what it said becomes the error.
-fn finish(command: &mut Command, what: &str) -> Result<()> {
+pub(crate) fn finish(command: &mut Command, what: &str) -> Result<()> {
     let done = command
         .output()
         .with_context(|| format!("{what} (this works on Debian and Ubuntu only)"))?;

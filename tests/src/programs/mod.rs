@@ -17,12 +17,14 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 pub use fetch::provide;
+pub(crate) use fetch::{cached, finish, of_mirrors, proxy, suite, unpack_over};
 
 /// The programs the lab knows, and the Debian and Ubuntu package of each; [`DNSMASQ_0X20`] is none.
 const PACKAGES: &[(&str, &str)] = &[
     ("chromedriver", "chromium-driver"),
     ("chromium", "chromium"),
     ("consul", "consul"),
+    ("debootstrap", "debootstrap"),
     ("delv", "bind9-dnsutils"),
     ("dig", "bind9-dnsutils"),
     ("dnsdist", "dnsdist"),
@@ -43,6 +45,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("tcpdump", "tcpdump"),
     ("tmux", "tmux"),
     ("unbound", "unbound"),
+    ("wget", "wget"),
 ];
 
 /// A dnsmasq that knows `--do-0x20-encode`, which came with 2.91: built from Debian's source, where the system's own one
@@ -122,6 +125,16 @@ pub fn locate(name: &str) -> Result<Program> {
             bail!("needs {name}: run cargo xtask test{demo}")
         }
     }
+}
+
+/// `PATH` with the private tree at its end, for programs that run others.
+pub(crate) fn search_path() -> Result<OsString> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let tree = tree();
+    let folders = env::split_paths(&path)
+        .chain(SYSTEM.map(PathBuf::from))
+        .chain(PRIVATE.map(|folder| tree.join(folder)));
+    env::join_paths(folders).context("the cache has a name that cannot stand on PATH")
 }
 
 /// The version a program reports, such as `2.90`.

@@ -1,0 +1,80 @@
+//! `cargo xtask package`: the Debian package, of a release build.
+
+use std::{env, process::Command, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use guard_tests::package::{self, CARGO_DEB_VERSION, MAINTAINER, Package};
+
+use crate::{
+    agent::{Build, KernelObject},
+    step,
+    workspace::Workspace,
+};
+
+/// Make the Debian package, in target/debian.
+///
+/// Builds the agent with optimisations, with a kernel object from source where its toolchain is at hand and with the
+/// committed one elsewhere, then the package with cargo-deb, which is installed if it is missing. The package is for
+/// the Debian or Ubuntu that this runs on, and for newer ones.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  cargo xtask package\n  \
+    cargo xtask package --revision 2 --maintainer 'Jo Doe <jo@example.org>'\n  \
+    sudo apt install ./target/debian/dnsguard_*.deb")]
+pub(crate) struct PackageArgs {
+    /// Debian's revision, which tells packages of the same version apart.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    revision: u32,
+    /// Name and address of whoever publishes it.
+    #[arg(long, value_name = "NAME <MAIL>", default_value = MAINTAINER)]
+    maintainer: String,
+}
+
+pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode> {
+    provide()?;
+    let object = KernelObject::at_hand(workspace)?;
+    let build = Build { workspace, object };
+    step::stream(
+        "building the agent",
+        &mut build.cargo(&["build", "--release", "--locked", "-p", "guard-user"]),
+    )?;
+    let package = Package {
+        agent: &workspace.target.join("release/dnsguard"),
+        revision: args.revision,
+        maintainer: &args.maintainer,
+        is_small: true,
+        output: &workspace.target.join("debian"),
+    };
+    println!("{}", workspace.shown(&package.build()?));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Installs cargo-deb if it is missing, or another version.
+pub(crate) fn provide() -> Result<()> {
+    let version = package::cargo_deb().and_then(|path| step::quiet(Command::new(path).arg("--version")));
+    if version.is_ok_and(|said| said.stdout.split_whitespace().any(|word| word == CARGO_DEB_VERSION)) {
+        return Ok(());
+    }
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args([
+        "install",
+        "cargo-deb",
+        "--version",
+        CARGO_DEB_VERSION,
+        "--locked",
+        "--force",
+    ]);
+    // It is a program for this machine, not a part of this workspace.
+    for key in [
+        "CARGO_TARGET_DIR",
+        "CARGO_BUILD_TARGET",
+        "RUSTFLAGS",
+        "CARGO_ENCODED_RUSTFLAGS",
+    ] {
+        command.env_remove(key);
+    }
+    step::capture("building cargo-deb, a minute or so", &mut command)?;
+    package::cargo_deb()
+        .context("cargo install brought no cargo-deb")
+        .map(drop)
+}
