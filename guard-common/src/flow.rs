@@ -205,6 +205,13 @@ impl FlowLine {
         pending
     }
 
+    /// Whether a new flow takes the place of one that may still be waited for.
+    pub fn is_full(&self, now: Ticks) -> bool {
+        let time = (now.0 >> TIME_UNIT_SHIFT) & TIME_MASK;
+        let in_use = |word: &u64| *word != 0 && time.wrapping_sub(*word as u32) & TIME_MASK < LIFE;
+        self.entries.iter().all(in_use)
+    }
+
     /// Forgets a flow that got a response, an error as well: whoever asks again after it repeats himself for a reason.
     #[inline(always)]
     pub fn settle(&mut self, digest: u32) -> Settled {
@@ -247,6 +254,19 @@ mod tests {
                 Sighting::Retransmit
             );
         }
+    }
+
+    #[test]
+    fn a_line_is_full_while_nobody_can_be_forgotten() {
+        let mut line = FlowLine::default();
+        for digest in 1..=ENTRIES as u32 {
+            assert!(!line.is_full(at(0)));
+            line.sight(digest, HERE, true, at(0), RAPID);
+        }
+        assert!(line.is_full(at(29_000)));
+        assert!(!line.is_full(at(31_000)), "after the longest wait");
+        line.settle(1);
+        assert!(!line.is_full(at(0)), "after an answer");
     }
 
     #[test]

@@ -137,6 +137,13 @@ impl MarkLine {
         Room::Found
     }
 
+    /// Whether there is no room for a further mark.
+    pub fn is_full(&self, now: Ticks) -> bool {
+        self.marks
+            .iter()
+            .all(|out| out.look != Look::default() && now.is_before(out.until, LIFE))
+    }
+
     /// Whether a mark that is out makes a name look like this.
     #[inline(always)]
     pub fn knows(&self, look: Look) -> bool {
@@ -199,6 +206,22 @@ mod tests {
         assert_eq!(line.find(look(77, 6), 9, later(1)), None);
         assert_eq!(line.find(look(78, 5), 9, later(1)), None);
         assert!(line.knows(look(77, 5)) && !line.knows(look(77, 6)));
+    }
+
+    #[test]
+    fn a_line_is_full_while_every_mark_may_come_back() {
+        let mut line = MarkLine::default();
+        for number in 1..=ENTRIES as u32 {
+            assert!(!line.is_full(NOW));
+            line.remember(look(77, u64::from(number)), number, number, NOW);
+        }
+        assert!(line.is_full(later(29_000)));
+        assert!(!line.is_full(later(31_000)), "after the longest wait");
+        line.find(look(77, 1), 1, later(1));
+        assert!(
+            line.is_full(later(1_000)) && !line.is_full(later(3_000)),
+            "after an answer"
+        );
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub(crate) struct Snapshot {
     pub(crate) lines_lost: u64,
     /// The breakers that are open, the ones that hold most first.
     pub(crate) loops: Vec<OpenLoop>,
+    /// The breakers that are open, by name.
+    pub(crate) open: Open,
     /// The queries that were held, by name.
     pub(crate) held: Held,
     /// What each budget counted.
@@ -66,6 +68,8 @@ pub(crate) struct Snapshot {
     pub(crate) ena_conntrack_available: Vec<(String, u64)>,
     /// Bytes of each map, by its name in the kernel object.
     pub(crate) map_bytes: BTreeMap<&'static str, u64>,
+    /// Of some maps the share of their lines, 0 to 1, that have no free place.
+    pub(crate) map_pressure: BTreeMap<&'static str, f64>,
     /// Events that found the kernel's ring buffer full, since the agent is there.
     pub(crate) events_lost: u64,
     /// The configuration in force.
@@ -153,6 +157,15 @@ pub(crate) struct OpenLoop {
     pub(crate) held: u64,
 }
 
+/// Open breakers, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Open {
+    /// Name, type and breakers of those that have a series of their own.
+    pub(crate) named: Vec<(String, String, u64)>,
+    /// Breakers of all others.
+    pub(crate) other: u64,
+}
+
 /// Held queries: the sum over all of it only ever grows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Held {
@@ -169,6 +182,8 @@ pub(crate) struct BudgetCount {
     pub(crate) budget: String,
     /// Packets per second, of each bucket.
     pub(crate) limit: f64,
+    /// What shares a bucket: the word of a [`guard_common::budget::Scope`].
+    pub(crate) scope: &'static str,
     /// Queries that it had room for.
     pub(crate) within: u64,
     /// Queries that it had no room for, whatever happened to them.

@@ -27,8 +27,8 @@ pub(crate) struct Watch {
     offenders: Offenders,
     search: Search,
     storms: Storms,
-    /// Name and packets per second of each budget.
-    budgets: Vec<(String, f64)>,
+    /// Name, packets per second and scope of each budget.
+    budgets: Vec<(String, f64, Scope)>,
     /// Whether each budget only watches.
     watches: Vec<bool>,
     rows: Vec<BudgetRow>,
@@ -122,7 +122,10 @@ impl Watch {
             budgets: config
                 .budgets
                 .iter()
-                .map(|budget| (budget.name.clone(), budget.allowance.limit.rate()))
+                .map(|budget| {
+                    let limit = budget.allowance.limit.rate();
+                    (budget.name.clone(), limit, budget.sharing.scope())
+                })
                 .collect(),
             watches,
             rows: compiled.rows.clone(),
@@ -151,14 +154,14 @@ impl Watch {
         ended: &[RowCount],
     ) -> Vec<Event> {
         let ended = totals(&self.rows, ended, &self.watches);
-        for ((name, _), total) in self.budgets.iter().zip(ended) {
+        for ((name, ..), total) in self.budgets.iter().zip(ended) {
             let before = self.before.entry(name.clone()).or_default();
             *before = before.plus(total);
         }
         let mut next = Self::new(config, compiled, facts, suffixes);
         next.before = std::mem::take(&mut self.before);
         next.before
-            .retain(|name, _| next.budgets.iter().any(|(known, _)| known == name));
+            .retain(|name, _| next.budgets.iter().any(|(known, ..)| known == name));
         next.offenders.inherit(&mut self.offenders);
         next.search.inherit(&mut self.search);
         let events = next.storms.inherit(&mut self.storms);
@@ -193,7 +196,7 @@ impl Watch {
     ) -> Vec<Event> {
         let totals = totals(&self.rows, rows, &self.watches);
         let counts = self.budgets.iter().zip(totals);
-        let counts = counts.map(|((name, _), total)| self.before.get(name).copied().unwrap_or_default().plus(total));
+        let counts = counts.map(|((name, ..), total)| self.before.get(name).copied().unwrap_or_default().plus(total));
         self.counts = counts.collect();
         for (place, total) in self.counts.iter().enumerate() {
             let count = Count {
@@ -240,15 +243,17 @@ impl Watch {
             (device.clone(), link)
         });
         snapshot.links = links.collect();
-        let count = |name: &str, limit: f64, total: &BudgetTotal| BudgetCount {
+        let count = |name: &str, limit: f64, scope: Scope, total: &BudgetTotal| BudgetCount {
             budget: name.to_owned(),
             limit,
+            scope: scope.word(),
             within: total.within,
             over: total.over,
         };
-        let link_local = (!self.links.is_empty()).then(|| count(LinkLocal::NAME, self.link_limit, &self.link_total));
+        let link_local = (!self.links.is_empty())
+            .then(|| count(LinkLocal::NAME, self.link_limit, Scope::Interface, &self.link_total));
         let budgets = self.budgets.iter().zip(&self.counts);
-        let budgets = budgets.map(|((name, limit), total)| count(name, *limit, total));
+        let budgets = budgets.map(|((name, limit, scope), total)| count(name, *limit, *scope, total));
         snapshot.budgets = link_local.into_iter().chain(budgets).collect();
     }
 }

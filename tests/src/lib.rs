@@ -8,7 +8,7 @@
 //! programs), [`topology`] (how they are wired into loops), [`load`] (traffic that is no loop), [`storm`] (a node of a
 //! cloud, and a sweep that takes all it may send), [`flood`] (one query as fast as it goes), [`guard`] (the agent under
 //! test), [`prober`] (a good client and what it got), [`tcpdump`] (what passed meanwhile), [`terminal`] and
-//! [`mod@browser`] (who looks at what the agent shows). Apart from all that stands [`mod@bench`]: the kernel object, packet
+//! [`mod@browser`] (who looks at what the agent shows), [`mod@prometheus`] (who collects it from all nodes). Apart from all that stands [`mod@bench`]: the kernel object, packet
 //! by packet; [`simulated`] puts it into a simulated network.
 
 #![deny(unsafe_code)]
@@ -29,6 +29,7 @@ pub mod package;
 pub mod prober;
 pub mod process;
 pub mod programs;
+pub mod prometheus;
 pub mod question;
 pub mod resolver;
 pub mod scribe;
@@ -46,5 +47,6 @@ pub use browser::Browser;
 pub use namespace::Namespace;
 pub use prober::{Prober, Report};
 pub use process::Process;
+pub use prometheus::Prometheus;
 pub use question::Question;
 pub use terminal::Terminal;

@@ -23,7 +23,7 @@ use crate::{
 const OBJECT_CHECK: &str = "the_committed_kernel_object_matches_its_sources";
 
 /// The resolvers and tools that the kernel tests run; the lab fetches what is missing.
-const PROGRAMS: [&str; 19] = [
+const PROGRAMS: [&str; 21] = [
     "dnsmasq",
     "dnsmasq-0x20",
     "dnsdist",
@@ -43,6 +43,8 @@ const PROGRAMS: [&str; 19] = [
     "chromedriver",
     "debootstrap",
     "wget",
+    "prometheus",
+    "promtool",
 ];
 
 /// Packages whose tests need no root.

@@ -102,6 +102,12 @@ impl MeterLine {
         Some(meter)
     }
 
+    /// Whether a newcomer takes the place of a meter that packets were counted on lately.
+    pub fn is_full(&self, now: Ticks) -> bool {
+        let in_use = |meter: &Meter| meter.tag != 0 && meter.heat.value(now, HEAT_HALF_SHIFT) > 0;
+        self.meters.iter().all(in_use)
+    }
+
     /// Whether the meter with this tag is in the line.
     #[cfg(test)]
     pub(super) fn has(&self, tag: u64) -> bool {

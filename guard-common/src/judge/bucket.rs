@@ -1,6 +1,6 @@
 //! Where the keys live: a flat array of buckets, each a lock, seven tags, and seven states.
 
-use super::{Hop, KeyState, Rules, Ruling, Spelled};
+use super::{Hop, KeyState, Rules, Ruling, Spelled, evidence::FORGET_TICKS};
 use crate::{key::Key, time::Ticks};
 
 /// Keys in a bucket.
@@ -92,6 +92,21 @@ impl KeyBucket {
         self.tags[slot] = Key::default();
         self.states[slot] = KeyState::default();
         true
+    }
+
+    /// Whether a new key takes the place of one that is remembered for something, or finds none at all: every slot has
+    /// an open breaker, or a key with hops that nobody has answered.
+    pub fn is_full(&self, now: Ticks) -> bool {
+        let in_use = |(tag, state): (&Key, &KeyState)| {
+            let idle = now.since(state.touched);
+            let is_of_use = if state.is_open() {
+                idle <= RETIRE_TICKS
+            } else {
+                state.hops > 0 && idle <= FORGET_TICKS
+            };
+            *tag != Key::default() && is_of_use
+        };
+        self.tags.iter().zip(&self.states).all(in_use)
     }
 
     /// The state in a slot. The number goes through memory that the kernel's verifier does not follow: it would check

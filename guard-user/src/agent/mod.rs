@@ -24,6 +24,7 @@ use guard_common::{
     event::Event as KernelEvent,
     remedy::{Reason, Verdict},
     sample::{Kind, Sample},
+    time::Ticks,
 };
 use nix::time::{ClockId, clock_gettime};
 use tokio::{
@@ -393,6 +394,7 @@ impl Agent {
             events.push(Event::lost(lost - before));
         }
         self.teller.tell_all(&events);
+        let pressure = self.kernel.pressure(Ticks::from_ns(now_ns));
         self.end_allowances(now_ns);
         self.look_at_file();
 
@@ -409,7 +411,12 @@ impl Agent {
         snapshot.lease_seconds = self.lease_until_ns.saturating_sub(now_ns) as f64 / 1e9;
         snapshot.lines_lost = self.teller.lost();
         snapshot.loops = self.loops.rows();
+        snapshot.open = self.loops.open_by_name();
         snapshot.held = self.loops.held();
+        match pressure {
+            Ok(pressure) => snapshot.map_pressure = pressure.into(),
+            Err(error) => debug!("{error}"),
+        }
         snapshot.events_lost = self.events_lost;
         self.watch.show(&mut snapshot, now_ns);
         snapshot.date(now_ns, SystemTime::now());

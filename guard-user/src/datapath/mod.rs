@@ -8,6 +8,7 @@ mod clsact;
 mod object;
 mod ownership;
 mod pins;
+mod pressure;
 mod tables;
 mod versions;
 

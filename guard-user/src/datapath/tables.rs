@@ -18,15 +18,16 @@ use guard_common::{
     judge::{KeyBucket, KeyState},
     key::{Key, Secret},
     policy::{Control, MAX_ROWS, Policy},
+    time::Ticks,
 };
 
 use tracing::debug;
 
-use super::object;
+use super::{object, pressure::Lines};
 use crate::sys;
 
 /// Take the value's spin lock while copying it (`BPF_F_LOCK`, include/uapi/linux/bpf.h).
-const LOCKED: u64 = 4;
+pub(super) const LOCKED: u64 = 4;
 
 /// No packet is judged for so long.
 const PACKET: Duration = Duration::from_millis(20);
@@ -55,6 +56,7 @@ pub(crate) struct Kernel {
     keys: Array<MapData, KeyBucket>,
     counters: PerCpuArray<MapData, Counters>,
     rows: PerCpuArray<MapData, RowCount>,
+    lines: Lines,
     /// The bank of `rows` that is in use.
     bank: u32,
     cpus: u32,
@@ -69,6 +71,7 @@ impl Kernel {
             keys: take(ebpf, abi::KEYS)?,
             counters: take(ebpf, abi::COUNTERS)?,
             rows: take(ebpf, abi::ROWS)?,
+            lines: Lines::take(ebpf)?,
             bank: 0,
             cpus: nr_cpus().unwrap_or(1) as u32,
         };
@@ -217,6 +220,12 @@ impl Kernel {
         })
     }
 
+    /// How full the tables are: of each the share of its lines, 0 to 1, in which a newcomer makes somebody forgotten who
+    /// is still of use. A look costs some hundred system calls.
+    pub(crate) fn pressure(&mut self, now: Ticks) -> Result<[(&'static str, f64); 4], MapFault> {
+        self.lines.pressure(&self.keys, now)
+    }
+
     /// Bytes of each map.
     pub(crate) fn map_bytes() -> impl Iterator<Item = (&'static str, u64)> {
         object::bytes(nr_cpus().unwrap_or(1))
@@ -243,7 +252,7 @@ fn wait_for_running_programs() {
     }
 }
 
-fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, MapFault> {
+pub(super) fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, MapFault> {
     let map = ebpf.take_map(name).ok_or(MapFault::Missing(name))?;
     M::try_from(map).map_err(|source| MapFault::Access { name, source })
 }

@@ -21,12 +21,12 @@ use guard_common::{
     time::{Ticks, ms_of_ticks},
 };
 
-use self::top::Top;
+use self::top::{MAX_LABEL_LEN, Top};
 use crate::{
     attachment::Hook,
     events::{Breaker, Event, PROVEN, Packet, SUSPECTED},
     name,
-    snapshot::{Held, OpenLoop},
+    snapshot::{Held, Open, OpenLoop},
 };
 
 /// Suspect keys that are remembered.
@@ -165,6 +165,25 @@ impl Loops {
         let mut rows: Vec<_> = self.open.iter().map(|(key, found)| found.row(*key)).collect();
         rows.sort_by(|one, other| other.held.cmp(&one.held).then_with(|| one.key.cmp(&other.key)));
         rows
+    }
+
+    /// The open breakers by name, as they have series in the metrics. Those that opened first come first: a name keeps its
+    /// series for as long as its breaker is open, whatever opens meanwhile.
+    pub(crate) fn open_by_name(&self) -> Open {
+        let mut found: Vec<_> = self.open.iter().collect();
+        found.sort_by_key(|(key, found)| (found.since_ns, **key));
+        let mut open = Open::default();
+        for (_, found) in found {
+            let same = |(name, qtype, _): &&mut (String, String, u64)| *name == found.name && *qtype == found.qtype;
+            if let Some((.., breakers)) = open.named.iter_mut().find(same) {
+                *breakers += 1;
+            } else if open.named.len() < self.top.size() && found.name.len() <= MAX_LABEL_LEN {
+                open.named.push((found.name.clone(), found.qtype.clone(), 1));
+            } else {
+                open.other += 1;
+            }
+        }
+        open
     }
 
     /// The queries that were held, by name.

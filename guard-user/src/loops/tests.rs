@@ -184,6 +184,42 @@ fn a_breaker_from_before_the_agent_is_taken_up() {
     assert!(released.servers.is_empty());
 }
 
+/// The same event, for a name with this letter before `consul`.
+fn named(mut event: KernelEvent, letter: u8) -> KernelEvent {
+    event.name[1] = letter;
+    event
+}
+
+#[test]
+fn an_open_name_keeps_its_series_until_it_closes() {
+    let mut loops = Loops::new(2);
+    let open = |loops: &Loops| {
+        let open = loops.open_by_name();
+        let named: Vec<_> = open
+            .named
+            .into_iter()
+            .map(|(name, qtype, count)| format!("{name} {qtype} {count}"))
+            .collect();
+        (named, open.other)
+    };
+    for (key, letter) in [(1, b'c'), (2, b'A'), (3, b'b')] {
+        tell(&mut loops, &named(event(Note::Trip, key, 53, key * SECOND), letter));
+    }
+    // The other class of the same name.
+    tell(&mut loops, &named(event(Note::Trip, 4, 53, 9 * SECOND), b'C'));
+    assert_eq!(
+        open(&loops),
+        (vec!["c.consul. A 2".to_owned(), "a.consul. A 1".to_owned()], 1)
+    );
+    tell(&mut loops, &named(event(Note::Release, 2, 53, 10 * SECOND), b'a'));
+    assert_eq!(
+        open(&loops),
+        (vec!["c.consul. A 2".to_owned(), "b.consul. A 1".to_owned()], 0)
+    );
+    loops.set_top(0);
+    assert_eq!(open(&loops), (Vec::new(), 3));
+}
+
 #[test]
 fn what_a_breaker_held_is_counted_once() {
     let mut loops = Loops::new(20);

@@ -16,7 +16,7 @@ use crate::snapshot::Held;
 /// Nanoseconds for which a name that lost its series stays without one, and after which a quiet name can lose it.
 pub(super) const AWAY_NS: u64 = 600 * 1_000_000_000;
 /// Longer names share the series of all others: they consist of escapes.
-const MAX_LABEL_LEN: usize = 255;
+pub(super) const MAX_LABEL_LEN: usize = 255;
 
 /// Name and type.
 type Label = (String, String);
@@ -50,6 +50,11 @@ impl Top {
             other: 0,
             away: VecDeque::new(),
         }
+    }
+
+    /// How many series there are at most.
+    pub(super) const fn size(&self) -> usize {
+        self.size
     }
 
     /// With another number of series; those that are too many leave what they have to the others.

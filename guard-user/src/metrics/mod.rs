@@ -113,7 +113,7 @@ mod tests {
     use crate::{
         attachment::{Attachment, Hook, Method},
         question::Question,
-        snapshot::{Allowed, BudgetCount, Held, Link, OpenLoop, Reload, Standing, Standings},
+        snapshot::{Allowed, BudgetCount, Held, Link, Open, OpenLoop, Reload, Standing, Standings},
     };
 
     fn attachment(hook: Hook) -> Attachment {
@@ -169,6 +169,10 @@ mod tests {
                 held: 7,
                 ..OpenLoop::default()
             }],
+            open: Open {
+                named: vec![("x\\\".consul.".to_owned(), "A".to_owned(), 1)],
+                other: 2,
+            },
             held: Held {
                 named: vec![("x\\\".consul.".to_owned(), "A".to_owned(), 7)],
                 other: 8,
@@ -176,6 +180,7 @@ mod tests {
             budgets: vec![BudgetCount {
                 budget: "per \"client\"".to_owned(),
                 limit: 0.5,
+                scope: "client",
                 within: 70,
                 over: 7,
             }],
@@ -196,6 +201,7 @@ mod tests {
             ena_exceeded: vec![("lo".to_owned(), "linklocal", 12)],
             ena_conntrack_available: vec![("lo".to_owned(), 136_812)],
             map_bytes: BTreeMap::from([("KEYS", 8 << 20)]),
+            map_pressure: BTreeMap::from([("KEYS", 0.125)]),
             ..Snapshot::default()
         };
         snapshot.add_counters("lo", &counters);
@@ -231,7 +237,7 @@ mod tests {
                     assert!(value.parse::<f64>().is_ok(), "{line}");
                 }
             }
-            assert_eq!(types.len(), FAMILIES.len() + 25);
+            assert_eq!(types.len(), FAMILIES.len() + 30);
         }
     }
 
@@ -263,6 +269,8 @@ mod tests {
         let exposition = render(snapshot(), Format::Text);
         for expected in [
             "dnsguard_loops_active 1",
+            r#"dnsguard_loop_open{qname="x\\\".consul.",type="A"} 1"#,
+            r#"dnsguard_loop_open{qname="~other",type="~other"} 2"#,
             r#"dnsguard_loop_held_total{qname="x\\\".consul.",type="A"} 7"#,
             r#"dnsguard_loop_held_total{qname="~other",type="~other"} 8"#,
             r#"dnsguard_attachment_info{device="lo",hook="tc-ingress",method="tcx",program_id="77"} 1"#,
@@ -277,6 +285,7 @@ mod tests {
             "dnsguard_allowed_keys 1",
             "dnsguard_lease_seconds_remaining 29.5",
             r#"dnsguard_map_bytes{map="KEYS"} 8388608"#,
+            r#"dnsguard_map_pressure_ratio{map="KEYS"} 0.125"#,
             concat!("dnsguard_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
         ] {
             assert!(
@@ -295,7 +304,7 @@ mod tests {
         for expected in [
             r#"dnsguard_budget_packets_total{budget="per \"client\"",result="within"} 70"#,
             r#"dnsguard_budget_packets_total{budget="per \"client\"",result="over"} 7"#,
-            r#"dnsguard_budget_limit_packets_per_second{budget="per \"client\""} 0.5"#,
+            r#"dnsguard_budget_limit_packets_per_second{budget="per \"client\"",scope="client"} 0.5"#,
             &format!("dnsguard_link_local_packets_total{{device=\"lo\",service=\"imds\"}} {imds}"),
             r#"dnsguard_link_local_limit_packets_per_second{device="lo"} 900.0"#,
             r#"dnsguard_link_local_peak_packets_per_second{device="lo"} 875.5"#,
@@ -332,6 +341,10 @@ mod tests {
             "{exposition}"
         );
         assert!(exposition.contains("dnsguard_loops_active 0\n"), "{exposition}");
+        assert!(
+            exposition.contains("dnsguard_loop_open{qname=\"~other\",type=\"~other\"} 0\n"),
+            "{exposition}"
+        );
     }
 
     #[test]

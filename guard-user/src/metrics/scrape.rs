@@ -108,17 +108,28 @@ fn loops(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
         "Breakers that are open, as far as the agent knows.",
         &[(vec![], snapshot.loops.len() as u64)],
     )?;
+    let mut series = BTreeMap::from([((OTHER, OTHER), snapshot.open.other)]);
+    for (name, qtype, breakers) in &snapshot.open.named {
+        *series.entry((name, qtype)).or_default() += breakers;
+    }
+    let help = "Breakers that are open, by name; those beyond the configured number of names share ~other.";
+    exposition.gauge("loop_open", help, &by_name(series))?;
     // Two names can read alike only if somebody else made the snapshot: a scrape with a series twice is refused whole.
     let mut series = BTreeMap::from([((OTHER, OTHER), snapshot.held.other)]);
     for (name, qtype, held) in &snapshot.held.named {
         *series.entry((name, qtype)).or_default() += held;
     }
-    let series: Vec<_> = series
-        .into_iter()
-        .map(|((name, qtype), held)| (vec![("qname", name), ("type", qtype)], held))
-        .collect();
     let help = "Queries held in a loop, by name; those beyond the configured number of names share ~other.";
-    exposition.counter("loop_held", help, &series)
+    exposition.counter("loop_held", help, &by_name(series))
+}
+
+/// Series with the labels of a question.
+fn by_name<'a>(values: BTreeMap<(&'a str, &'a str), u64>) -> Vec<(Labels<'a>, u64)> {
+    let labels = |(name, qtype)| vec![("qname", name), ("type", qtype)];
+    values
+        .into_iter()
+        .map(|(question, value)| (labels(question), value))
+        .collect()
 }
 
 fn budgets(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
@@ -127,7 +138,7 @@ fn budgets(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result 
         let budget = ("budget", count.budget.as_str());
         packets.push((vec![budget, ("result", "within")], count.within));
         packets.push((vec![budget, ("result", "over")], count.over));
-        limits.push((vec![budget], count.limit));
+        limits.push((vec![budget, ("scope", count.scope)], count.limit));
     }
     let help = "Queries that a budget had room for, and those that it had none for, whatever happened to them.";
     exposition.counter("budget_packets", help, &packets)?;
@@ -322,6 +333,13 @@ fn agent(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
         .map(|(map, bytes)| (vec![("map", *map)], *bytes))
         .collect();
     exposition.gauge("map_bytes", "Bytes of kernel memory that a map takes.", &sizes)?;
+    let pressure: Vec<_> = snapshot
+        .map_pressure
+        .iter()
+        .map(|(map, share)| (vec![("map", *map)], *share))
+        .collect();
+    let help = "Share of the lines of a map that have no free place: a newcomer there makes somebody forgotten.";
+    exposition.gauge("map_pressure_ratio", help, &pressure)?;
     exposition.info(
         "build",
         "The version of the agent.",

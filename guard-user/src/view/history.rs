@@ -273,6 +273,7 @@ mod tests {
                 budgets: vec![BudgetCount {
                     budget: "per client".to_owned(),
                     limit: 100.0,
+                    scope: "client",
                     within: at_ns / SECOND * 100,
                     over: at_ns / SECOND * 7,
                 }],

@@ -60,6 +60,7 @@ pub(crate) fn snapshot() -> Snapshot {
         budgets: vec![BudgetCount {
             budget: "per client".to_owned(),
             limit: 200.0,
+            scope: "client",
             within: 70,
             over: 7,
         }],

@@ -39,6 +39,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nft", "nftables"),
     ("nsupdate", "bind9-dnsutils"),
     ("pdns_recursor", "pdns-recursor"),
+    ("prometheus", "prometheus"),
+    ("promtool", "prometheus"),
     ("setpriv", "util-linux"),
     ("systemd-resolved", "systemd-resolved"),
     ("tc", "iproute2"),

@@ -47,6 +47,19 @@ fn a_newcomer_takes_the_place_of_the_lightest() {
 }
 
 #[test]
+fn a_line_is_full_while_all_of_it_is_warm() {
+    let mut line = MeterLine::default();
+    let rate = Rate::new(100, 1, 100).unwrap();
+    let later = |seconds: u64| Ticks::from_ns(seconds * SECOND);
+    for tag in 1..=SLOTS as u64 {
+        assert!(!line.is_full(later(1)));
+        line.charge(tag, &rate, SECOND, 1);
+    }
+    assert!(line.is_full(later(1)) && line.is_full(later(3)));
+    assert!(!line.is_full(later(10)), "nobody came for nine seconds");
+}
+
+#[test]
 fn who_was_heavy_long_ago_makes_way() {
     let mut line = MeterLine::default();
     let rate = Rate::new(100, 1, 100).unwrap();

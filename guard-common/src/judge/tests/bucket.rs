@@ -67,6 +67,25 @@ fn the_quietest_key_makes_room() {
     assert!([1, 3, 4, 5, 6, 7, 8].into_iter().all(|key| is_known(&bucket, key)));
 }
 
+#[test]
+fn a_bucket_is_full_while_every_key_waits_or_is_held() {
+    let mut bucket = KeyBucket::default();
+    for key in 1..=SLOTS as u64 {
+        assert!(!bucket.is_full(later(0)));
+        ask(&mut bucket, key, later(0));
+    }
+    assert!(bucket.is_full(later(9_000)));
+    assert!(!bucket.is_full(later(11_000)), "their hops are forgotten");
+    bucket.answered(Key(1), true, later(1), &RULES);
+    assert!(!bucket.is_full(later(1)), "one is answered");
+    trip(&mut bucket, 1, later(2));
+    assert!(bucket.is_full(later(9_000)));
+    for key in 2..=SLOTS as u64 {
+        trip(&mut bucket, key, later(2));
+    }
+    assert!(bucket.is_full(later(500_000)) && !bucket.is_full(later(700_000)));
+}
+
 /// A million random names a second are one for each bucket in 16 ms.
 #[test]
 fn a_suspect_outlasts_a_flood_of_other_names() {
