@@ -32,6 +32,7 @@ mod name;
 mod netlink;
 mod offenders;
 mod page;
+mod pods;
 mod print;
 mod probe;
 mod question;

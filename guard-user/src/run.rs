@@ -28,6 +28,7 @@ use crate::{
     interfaces::{self, Follower, Interfaces},
     metrics::Metrics,
     page::Page,
+    pods,
     search::Suffixes,
     service,
     settings::{Loaded, Settings},
@@ -79,7 +80,7 @@ async fn serve(settings: Settings, loaded: Loaded, format: EventFormat, object: 
         }
     };
     let feed = Feed::new();
-    let mut teller = Teller::new(Output::new(format), feed.clone());
+    let mut teller = Teller::new(Output::new(format), feed.clone(), pods::watch(&config.pods));
     let snapshot = Arc::new(Mutex::new(Snapshot::default()));
     let mut follower = Follower::new(datapath, config.attach.selection.clone()).context("cannot follow interfaces")?;
     let started = match start(config, host, &mut follower, &mut kernel, &mut teller, &snapshot) {

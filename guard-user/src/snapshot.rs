@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -11,6 +12,7 @@ use guard_common::{counter::Counters, policy::Mode};
 
 use crate::{
     attachment::{Attachment, Hook},
+    pods::{Pod, Sight},
     question::Question,
     view::{History, Totals},
 };
@@ -60,6 +62,8 @@ pub(crate) struct Snapshot {
     pub(crate) links: BTreeMap<String, Link>,
     /// Who asks most, and what for.
     pub(crate) top: Standings,
+    /// The pods of this node.
+    pub(crate) pods: Sight,
     /// Queries of search-list walks that were followed by another step.
     pub(crate) search_wasted: u64,
     /// Packets that the hypervisor says it dropped or held up: interface, allowance, packets.
@@ -260,6 +264,18 @@ impl Snapshot {
         self.attach_errors.retain(|(device, _), _| is_there(device));
     }
 
+    /// The addresses that are shown.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let clients = self.top.clients.iter().filter_map(Standing::address);
+        let servers = self.loops.iter().flat_map(|found| &found.servers);
+        clients.chain(servers.map(|server| server.ip()))
+    }
+
+    /// The pod that a client is, if it is known.
+    pub(crate) fn pod_of(&self, client: &Standing) -> Option<&Pod> {
+        self.pods.directory.at(client.address()?)
+    }
+
     /// Notes that an attempt to attach failed.
     pub(crate) fn add_attach_error(&mut self, device: &str, hook: Hook) {
         *self.attach_errors.entry((device.to_owned(), hook.word())).or_default() += 1;
@@ -271,6 +287,13 @@ impl Snapshot {
         for (sum, count) in sum.0.iter_mut().zip(counters.0) {
             *sum = sum.wrapping_add(count);
         }
+    }
+}
+
+impl Standing {
+    /// Of a client, its address.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.name.parse().ok()
     }
 }
 

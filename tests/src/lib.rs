@@ -8,7 +8,8 @@
 //! programs), [`topology`] (how they are wired into loops), [`load`] (traffic that is no loop), [`storm`] (a node of a
 //! cloud, and a sweep that takes all it may send), [`flood`] (one query as fast as it goes), [`guard`] (the agent under
 //! test), [`prober`] (a good client and what it got), [`tcpdump`] (what passed meanwhile), [`terminal`] and
-//! [`mod@browser`] (who looks at what the agent shows), [`mod@prometheus`] (who collects it from all nodes). Apart from all that stands [`mod@bench`]: the kernel object, packet
+//! [`mod@browser`] (who looks at what the agent shows), [`mod@prometheus`] (who collects it from all nodes),
+//! [`containerd`] (pods). Apart from all that stands [`mod@bench`]: the kernel object, packet
 //! by packet; [`simulated`] puts it into a simulated network.
 
 #![deny(unsafe_code)]
@@ -17,6 +18,7 @@ pub mod bench;
 pub mod browser;
 pub mod client;
 pub mod cni;
+pub mod containerd;
 pub mod debian;
 pub mod flood;
 pub mod foreign;

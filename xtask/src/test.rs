@@ -23,7 +23,7 @@ use crate::{
 const OBJECT_CHECK: &str = "the_committed_kernel_object_matches_its_sources";
 
 /// The resolvers and tools that the kernel tests run; the lab fetches what is missing.
-const PROGRAMS: [&str; 21] = [
+const PROGRAMS: [&str; 25] = [
     "dnsmasq",
     "dnsmasq-0x20",
     "dnsdist",
@@ -45,10 +45,21 @@ const PROGRAMS: [&str; 21] = [
     "wget",
     "prometheus",
     "promtool",
+    "containerd",
+    "crun",
+    "host-local",
+    "strace",
 ];
 
 /// Packages whose tests need no root.
-const UNIT_TESTED: [&str; 5] = ["guard-common", "guard-native", "guard-sim", "guard-user", "xtask"];
+const UNIT_TESTED: [&str; 6] = [
+    "guard-common",
+    "guard-cri",
+    "guard-native",
+    "guard-sim",
+    "guard-user",
+    "xtask",
+];
 
 /// Run every test; install first what they need.
 ///

@@ -1,5 +1,7 @@
 //! What the guard thinks of a key, and why.
 
+use std::net::SocketAddr;
+
 use guard_common::{
     judge::{Evidence, Insight, Phase, Rules},
     policy::Mode,
@@ -122,7 +124,11 @@ impl Known<'_> {
             reasons.push(format!("it is allowed {by}: it is only watched, whatever the mode"));
         }
         if let Some(breaker) = &self.breaker {
-            let servers: Vec<_> = breaker.servers.iter().map(ToString::to_string).collect();
+            let server = |server: &SocketAddr| match breaker.pods.get(&server.ip()) {
+                Some(pod) => format!("{server} (pod {pod})"),
+                None => server.to_string(),
+            };
+            let servers: Vec<_> = breaker.servers.iter().map(server).collect();
             let among = if servers.is_empty() {
                 String::new()
             } else {

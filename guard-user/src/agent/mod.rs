@@ -350,11 +350,16 @@ impl Agent {
             return;
         }
         let (device, _) = self.place(sample.ifindex, sample.egress == 1);
+        let (client, server) = (offenders::client(sample), offenders::server(sample));
+        let pods = self.teller.names().among([client, server]);
         let query = Query {
-            client: offenders::client(sample),
-            server: offenders::server(sample),
+            client,
+            pod: pods.at(client).cloned(),
+            server,
+            server_pod: pods.at(server).cloned(),
             name: name::text(sample.wire_name()),
             qtype: name::qtype(sample.qtype).into_owned(),
+            device_pod: pods.behind(&device).cloned(),
             device,
             direction: if sample.egress == 1 { "out" } else { "in" },
             verdict: verdict.word(),
@@ -419,6 +424,7 @@ impl Agent {
         }
         snapshot.events_lost = self.events_lost;
         self.watch.show(&mut snapshot, now_ns);
+        snapshot.pods = self.teller.names().sight(snapshot.addresses());
         snapshot.date(now_ns, SystemTime::now());
     }
 }

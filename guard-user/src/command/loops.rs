@@ -1,5 +1,7 @@
 //! `dnsguard loops`: what goes round, and what is done about it.
 
+use std::net::SocketAddr;
+
 use clap::{Args, Subcommand};
 
 use super::{Outcome, Remote, duration, have_done};
@@ -184,7 +186,7 @@ pub(super) fn rows(loops: &[LoopRow]) -> String {
     let rows = loops.iter().map(|row| {
         vec![
             format!("{} {}", harmless(&row.name), harmless(&row.qtype)),
-            harmless(&row.device).into_owned(),
+            device(row),
             format!("{} ({})", row.proof, row.evidence),
             hold(row),
             row.held.to_string(),
@@ -202,9 +204,22 @@ fn hold(row: &LoopRow) -> String {
     }
 }
 
+/// The interface, and the pod that it leads to.
+fn device(row: &LoopRow) -> String {
+    let device = harmless(&row.device);
+    match &row.device_pod {
+        Some(pod) => format!("{device} ({})", harmless(pod)),
+        None => device.into_owned(),
+    }
+}
+
+/// The servers, each with the pod that it is.
 fn servers(row: &LoopRow) -> String {
-    let servers: Vec<_> = row.servers.iter().map(ToString::to_string).collect();
-    servers.join(" ")
+    let server = |server: &SocketAddr| match row.pods.get(&server.ip()) {
+        Some(pod) => format!("{server} ({})", harmless(pod)),
+        None => server.to_string(),
+    };
+    row.servers.iter().map(server).collect::<Vec<_>>().join(" ")
 }
 
 fn paragraph(row: &LoopRow) -> String {
@@ -221,7 +236,7 @@ fn paragraph(row: &LoopRow) -> String {
         qtype = harmless(&row.qtype),
         class = harmless(&row.class),
         key = row.key,
-        device = harmless(&row.device),
+        device = device(row),
         proof = row.proof,
         evidence = row.evidence,
         age = duration(row.age_ms),
@@ -230,4 +245,30 @@ fn paragraph(row: &LoopRow) -> String {
         held = row.held,
         servers = servers(row),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_among_pods_is_shown_with_their_names() {
+        let row = LoopRow {
+            device: "veth8".to_owned(),
+            device_pod: Some("kube-system/dns-1".to_owned()),
+            servers: vec![([10, 0, 0, 8], 53).into(), ([192, 0, 2, 1], 53).into()],
+            pods: [([10, 0, 0, 8].into(), "kube-system/dns-1".to_owned())].into(),
+            ..LoopRow::default()
+        };
+        let shown = anstream::adapter::strip_str(&rows(std::slice::from_ref(&row))).to_string();
+        for part in [
+            "veth8 (kube-system/dns-1)",
+            "10.0.0.8:53 (kube-system/dns-1) 192.0.2.1:53",
+        ] {
+            assert!(
+                shown.contains(part) && paragraph(&row).contains(part),
+                "{part} is not in {shown}"
+            );
+        }
+    }
 }

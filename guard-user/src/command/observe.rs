@@ -19,6 +19,7 @@ Examples:
   dnsguard observe -f --queries --client 10.1.2.0/24 --type PTR
   dnsguard observe -f --event trip --event release -o jsonl | jq .reason
   dnsguard observe --last 1000 --device eth0
+  dnsguard observe -f --queries --pod 'shop/*'
 
 Queries are samples: of few, each; of many, some, and xN says how many each stands for.";
 
@@ -46,6 +47,9 @@ pub(crate) struct Args {
     /// Only this interface.
     #[arg(long = "device", value_name = "NAME")]
     devices: Vec<String>,
+    /// Only this pod, as namespace/name; * stands for any letters.
+    #[arg(long = "pod", value_name = "POD")]
+    pods: Vec<String>,
     /// Only this verdict: pass, answer, drop, would_answer, would_drop.
     #[arg(long = "verdict", value_name = "VERDICT", value_parser = ["pass", "answer", "drop", "would_answer", "would_drop"])]
     verdicts: Vec<String>,
@@ -71,6 +75,7 @@ pub(crate) fn observe(asked: &Args) -> Result<u8, ClientError> {
         ("type", &asked.types),
         ("client", &asked.clients),
         ("device", &asked.devices),
+        ("pod", &asked.pods),
         ("verdict", &asked.verdicts),
         ("event", &asked.events),
     ];
@@ -132,12 +137,16 @@ fn sentence(line: &str) -> String {
             Some(1) | None => String::new(),
             Some(weight) => format!("  x{weight}"),
         };
+        let who = |address: &str, pod: &str| match value[pod].as_str() {
+            Some(pod) => format!("{} ({})", text(address), harmless(pod)),
+            None => text(address),
+        };
         return format!(
             "{time}  {event:<13}  {} {} {} -> {}  {} {}  {}{why}{weight}\n",
             text("device"),
             text("direction"),
-            text("client"),
-            text("server"),
+            who("client", "pod"),
+            who("server", "server_pod"),
             text("name"),
             text("type"),
             painted(style, &verdict),
@@ -182,6 +191,16 @@ mod tests {
             "name":"x.consul.","type":"A","device":"lo","direction":"in","verdict":"would_drop","why":"budget","weight":4}"#;
         let expected =
             "11:06:40.007  query          lo in 10.0.0.7 -> 10.0.0.2  x.consul. A  would_drop (budget)  x4\n";
+        assert_eq!(plain(line), expected);
+    }
+
+    #[test]
+    fn a_query_of_a_pod_names_it_beside_the_address() {
+        let line = r#"{"event":"query","time":"2026-11-18T11:06:40.007Z","client":"10.0.0.7","pod":"shop/cart-1",
+            "server":"10.0.0.8","server_pod":"kube-system/dns-1","name":"x.","type":"A","device":"veth7",
+            "device_pod":"shop/cart-1","direction":"in","verdict":"pass","weight":1}"#;
+        let expected = "11:06:40.007  query          veth7 in 10.0.0.7 (shop/cart-1) -> 10.0.0.8 (kube-system/dns-1)  x. A  \
+                        pass\n";
         assert_eq!(plain(line), expected);
     }
 

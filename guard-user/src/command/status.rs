@@ -86,6 +86,9 @@ fn screen(status: &Status) -> String {
             status.allowed
         );
     }
+    if let Some(pods) = &status.pods {
+        let _ = writeln!(text, "{} pods of this node can be named", pods.named);
+    }
     let _ = writeln!(
         text,
         "{:.0} queries/s, {:.0} held/s, {:.0} shed/s\n",

@@ -13,8 +13,8 @@ use thiserror::Error;
 use toml::de::DeTable;
 
 use super::{
-    AT_STOP, Answer, Attach, Breaker, Cidr, Config, Control, DEFAULT_SOCKET, LinkLocal, MODES, Metrics, Page, Probe,
-    Rcode, Tc, Xdp,
+    AT_STOP, Answer, Attach, Breaker, Cidr, Config, Control, DEFAULT_SOCKET, LinkLocal, MODES, Metrics, Page,
+    PodSource, Pods, Probe, Rcode, Tc, Xdp,
     budget::{self, Placed, Stated},
     hygiene, pin_dir,
     section::{Fault, Section},
@@ -162,6 +162,7 @@ fn config(top: &mut Section<'_>, live: Option<Live<'_>>) -> Config {
         socket: section.text("socket", socket).unwrap_or(config.control.socket),
         group: section.text("group", group).unwrap_or(config.control.group),
     });
+    config.pods = top.section("pods", pods);
     config.allow = top.texts("allow", Question::parse).unwrap_or_default();
     if config.allow.len() > MAX_ALLOWED {
         let count = config.allow.len();
@@ -361,6 +362,20 @@ fn socket(text: &str) -> Result<Option<PathBuf>, String> {
             "an absolute path of 107 bytes at most, such as \"{DEFAULT_SOCKET}\", or \"\" to switch it off"
         )),
     }
+}
+
+fn pods(section: &mut Section<'_>) -> Pods {
+    let sources = [("off", PodSource::Off), ("cri", PodSource::Cri)];
+    Pods {
+        source: section.word("source", &sources, PodSource::Off),
+        socket: section.text("socket", runtime_socket).unwrap_or_default(),
+    }
+}
+
+fn runtime_socket(text: &str) -> Result<Option<PathBuf>, String> {
+    let allowed = "an absolute path of 107 bytes at most, such as \"/run/containerd/containerd.sock\", or \"\" to try \
+                   those of containerd, CRI-O and k3s";
+    socket(text).map_err(|_| allowed.to_owned())
 }
 
 fn group(text: &str) -> Result<Option<String>, String> {

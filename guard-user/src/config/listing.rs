@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use guard_common::policy::Action;
 
-use super::{Config, Tc, Xdp, mode_word};
+use super::{Config, PodSource, Tc, Xdp, mode_word};
 use crate::selection::Preset;
 
 /// A key, as it stands in the file, and its value, as TOML writes it.
@@ -59,7 +59,7 @@ impl Config {
             .collect()
     }
 
-    fn fixed(&self) -> [Setting; 7] {
+    fn fixed(&self) -> [Setting; 9] {
         let xdp = match self.attach.xdp {
             Xdp::Auto => "auto",
             Xdp::Driver => "driver",
@@ -73,6 +73,11 @@ impl Config {
         };
         let address = |listen: Option<SocketAddr>| text(listen.map_or_else(String::new, |listen| listen.to_string()));
         let socket = self.control.socket.as_deref().map(|path| path.display().to_string());
+        let source = match self.pods.source {
+            PodSource::Off => "off",
+            PodSource::Cri => "cri",
+        };
+        let runtime = self.pods.socket.as_deref().map(|path| path.display().to_string());
         [
             ("attach.xdp", text(xdp)),
             ("attach.tc", text(tc)),
@@ -81,6 +86,8 @@ impl Config {
             ("page.listen", address(self.page.listen)),
             ("control.socket", text(socket.unwrap_or_default())),
             ("control.group", text(self.control.group.as_deref().unwrap_or_default())),
+            ("pods.source", text(source)),
+            ("pods.socket", text(runtime.unwrap_or_default())),
         ]
     }
 }

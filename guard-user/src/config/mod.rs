@@ -89,6 +89,8 @@ pub(crate) struct Config {
     pub(crate) probe: Probe,
     /// Where commands are taken.
     pub(crate) control: Control,
+    /// Who says which pod has an address.
+    pub(crate) pods: Pods,
     /// Names and types that are only watched, whatever the mode: at most [`guard_common::policy::MAX_ALLOWED`].
     pub(crate) allow: Vec<Question>,
 }
@@ -100,6 +102,25 @@ pub(crate) struct Control {
     pub(crate) socket: Option<PathBuf>,
     /// The group whose members may give commands, beside root.
     pub(crate) group: Option<String>,
+}
+
+/// Who says which pod has an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pods {
+    /// Who is asked.
+    pub(crate) source: PodSource,
+    /// Absolute path of its socket; `None` means where runtimes have it.
+    pub(crate) socket: Option<PathBuf>,
+}
+
+/// Who is asked for pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum PodSource {
+    /// Nobody.
+    #[default]
+    Off,
+    /// The container runtime, by the Container Runtime Interface.
+    Cri,
 }
 
 /// What the probe leaves alone.
@@ -311,6 +332,7 @@ impl Default for Config {
                 socket: Some(PathBuf::from(DEFAULT_SOCKET)),
                 group: None,
             },
+            pods: Pods::default(),
             allow: Vec::new(),
         }
     }

@@ -15,6 +15,8 @@ pub(crate) struct Filter {
     types: Vec<String>,
     clients: Vec<Cidr>,
     devices: Vec<String>,
+    /// `namespace/name`, with `*` for any letters.
+    pods: Vec<WildMatch>,
     verdicts: Vec<String>,
     events: Vec<String>,
 }
@@ -39,6 +41,7 @@ impl Filter {
                 self.clients.push(client);
             }
             "device" => self.devices.push(value.to_owned()),
+            "pod" => self.pods.push(WildMatch::new(value)),
             "verdict" => self.verdicts.push(value.to_owned()),
             "event" => self.events.push(value.to_owned()),
             _ => return Ok(false),
@@ -53,6 +56,7 @@ impl Filter {
             types,
             clients,
             devices,
+            pods,
             verdicts,
             events,
         } = self;
@@ -60,6 +64,7 @@ impl Filter {
             && types.is_empty()
             && clients.is_empty()
             && devices.is_empty()
+            && pods.is_empty()
             && verdicts.is_empty()
             && events.is_empty()
     }
@@ -99,12 +104,22 @@ impl Filter {
                 .iter()
                 .any(|wanted| clients.iter().any(|client| wanted.contains(&Cidr::host(*client))))
         };
+        let has_pod = || {
+            let mut pods = all("clients", "pod");
+            pods.extend(["server_pod", "device_pod"].map(|key| text(key).to_owned()));
+            let named = value["pods"].as_object().into_iter().flatten();
+            pods.extend(named.filter_map(|(_, pod)| pod.as_str().map(str::to_owned)));
+            self.pods
+                .iter()
+                .any(|wanted| pods.iter().any(|pod| wanted.matches(pod)))
+        };
         one_of(&self.events, text("event"))
             && one_of(&self.devices, text("device"))
             && one_of(&self.verdicts, text("verdict"))
             && (self.names.is_empty() || has_name())
             && (self.types.is_empty() || has_type())
             && (self.clients.is_empty() || has_client())
+            && (self.pods.is_empty() || has_pod())
     }
 }
 
@@ -144,6 +159,24 @@ mod tests {
         assert!(takes(&[("name", "*.in-addr.arpa"), ("type", "PTR")], STORM));
         assert!(takes(&[("client", "10.9.0.66")], STORM));
         assert!(!takes(&[("client", "10.9.0.67")], STORM));
+    }
+
+    #[test]
+    fn a_pod_is_found_wherever_it_is_named() {
+        for line in [
+            r#"{"event":"query","client":"10.0.0.7","pod":"shop/cart-1"}"#,
+            r#"{"event":"query","server_pod":"shop/cart-1"}"#,
+            r#"{"event":"over_budget","device_pod":"shop/cart-1"}"#,
+            r#"{"event":"over_budget","clients":[{"client":"10.0.0.6"},{"client":"10.0.0.7","pod":"shop/cart-1"}]}"#,
+            r#"{"event":"trip","pods":{"10.0.0.7":"shop/cart-1"}}"#,
+        ] {
+            assert!(
+                takes(&[("pod", "shop/cart-1")], line) && takes(&[("pod", "shop/*")], line),
+                "{line}"
+            );
+            assert!(!takes(&[("pod", "cart/*")], line), "{line}");
+        }
+        assert!(!takes(&[("pod", "shop/*")], STORM));
     }
 
     #[test]

@@ -270,7 +270,7 @@ impl Wish {
                 _ if wish.filter.add(&key, &value)? => {}
                 _ => {
                     return Err(format!(
-                        "unknown parameter '{key}'; allowed: last, follow, queries, event, name, type, client, device, verdict"
+                        "unknown parameter '{key}'; allowed: last, follow, queries, event, name, type, client, device, pod, verdict"
                     ));
                 }
             }

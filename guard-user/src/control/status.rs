@@ -60,6 +60,9 @@ pub(crate) struct Status {
     pub(crate) events_lost: u64,
     /// Packets that AWS says it dropped or held up, since the driver counts.
     pub(crate) allowances_exceeded: Vec<AllowanceRow>,
+    /// How naming pods goes; absent where it is switched off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pods: Option<PodsRow>,
 }
 
 /// Where the configuration comes from.
@@ -93,6 +96,16 @@ pub(crate) struct HookRow {
     pub(crate) program_id: Option<u32>,
     /// Why so; empty where there is nothing better.
     pub(crate) reason: String,
+}
+
+/// How naming pods goes.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct PodsRow {
+    /// Pods of this node that can be named.
+    pub(crate) named: usize,
+    /// Why the container runtime was not heard of when it was asked last; absent where it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
 }
 
 /// What AWS counts.
@@ -157,6 +170,10 @@ impl Status {
                     packets: *packets,
                 })
                 .collect(),
+            pods: snapshot.pods.source.as_ref().map(|source| PodsRow {
+                named: snapshot.pods.directory.len(),
+                error: source.error.clone(),
+            }),
             ..Self::default()
         };
         status.warnings = status.find_warnings();
@@ -192,6 +209,11 @@ impl Status {
                 "the last reload failed, the policy of before is in force: {error}"
             ));
         }
+        // What the runtime said last holds for a while.
+        let nameless = self.pods.as_ref().filter(|pods| pods.named == 0);
+        if let Some(error) = nameless.and_then(|pods| pods.error.as_ref()) {
+            warnings.push(format!("pods are not named, addresses are shown: {error}"));
+        }
         if self.events_lost > 0 {
             let lost = self.events_lost;
             warnings.push(format!(
@@ -209,7 +231,7 @@ fn plural(number: usize, one: &'static str, many: &'static str) -> (usize, &'sta
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::view::tests::snapshot;
+    use crate::{pods::SourceState, view::tests::snapshot};
 
     #[test]
     fn a_quiet_agent_is_well() {
@@ -224,6 +246,10 @@ mod tests {
         let mut busy = snapshot();
         busy.events_lost = 3;
         busy.reload.error = Some("dnsguard.toml:1:8: mode is 'x'".to_owned());
+        busy.pods.source = Some(SourceState {
+            failures: 1,
+            error: Some("no container runtime answers".to_owned()),
+        });
         busy.add_attach_error("eth1", crate::attachment::Hook::Xdp);
         let status = Status::of(&busy);
         assert_eq!(status.level, "warn");
@@ -233,6 +259,7 @@ mod tests {
             "xdp on eth1 is not attached",
             "the last reload failed, the policy of before is in force: dnsguard.toml:1:8: mode is 'x'",
             "3 events found",
+            "pods are not named, addresses are shown: no container runtime answers",
         ] {
             assert!(told.contains(part), "{part} is not in {told}");
         }

@@ -9,11 +9,12 @@ use guard_common::policy::Mode;
 use serde_json::Value;
 
 use super::{
-    Allowance, ClientShare, Event, Hooked, NameShare, OverBudget, SearchWalk, WithinBudget, ZoneShare,
+    Allowance, Breaker, ClientShare, Event, Hooked, NameShare, OverBudget, SearchWalk, WithinBudget, ZoneShare,
     feed::{Feed, Query},
     tests::trip,
 };
 use crate::datapath::Takeover;
+use crate::pods::Pod;
 
 const GUIDE: &str = include_str!("../../../docs/EVENTS.md");
 
@@ -101,8 +102,13 @@ fn next(event: &Event) -> Option<Event> {
         program_id: 1,
         reason: text(),
     };
+    let pod = || Pod::new(b"default", b"x");
     let breaker = || match trip() {
-        Event::Trip(breaker) => breaker,
+        Event::Trip(breaker) => Breaker {
+            device_pod: pod(),
+            pods: pod().map(|pod| ([10, 0, 0, 7].into(), pod)).into_iter().collect(),
+            ..breaker
+        },
         other => panic!("{other:?} is no trip"),
     };
     let allowance = || Allowance {
@@ -120,15 +126,19 @@ fn next(event: &Event) -> Option<Event> {
             hook: "xdp",
             reason: text(),
         },
-        Event::AttachError { .. } => trip(),
+        Event::AttachError { .. } => Event::Trip(breaker()),
         Event::Trip(_) => Event::Extend(breaker()),
         Event::Extend(_) => Event::Release(breaker()),
         Event::Release(_) => Event::Expire(breaker()),
         Event::Expire(_) => Event::OverBudget(OverBudget {
             device: Some(text()),
+            device_pod: pod(),
             limit: Some(1.0),
             zones: vec![ZoneShare::default()],
-            clients: vec![ClientShare::default()],
+            clients: vec![ClientShare {
+                pod: pod(),
+                ..ClientShare::default()
+            }],
             names: vec![NameShare::default()],
             ..OverBudget::default()
         }),
@@ -138,6 +148,7 @@ fn next(event: &Event) -> Option<Event> {
         }),
         Event::WithinBudget(_) => Event::SearchWalk(SearchWalk {
             client: [10, 0, 0, 7].into(),
+            pod: pod(),
             wasted: 1,
             queries: 1,
             suffixes: vec![text()],
@@ -181,10 +192,13 @@ fn query_line() -> Value {
     let mut onlooker = feed.watch(0, true);
     let query = Query {
         client: [10, 0, 0, 7].into(),
+        pod: Pod::new(b"default", b"x"),
         server: [10, 0, 0, 2].into(),
+        server_pod: Pod::new(b"default", b"x"),
         name: "x.".to_owned(),
         qtype: "A".to_owned(),
         device: "lo".to_owned(),
+        device_pod: Pod::new(b"default", b"x"),
         direction: "in",
         verdict: "answer",
         why: Some("loop"),

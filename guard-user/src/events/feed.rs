@@ -17,6 +17,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use super::{Event, SCHEMA, date};
+use crate::pods::Pod;
 
 /// Events that are kept.
 pub(crate) const KEPT: usize = 1_024;
@@ -59,8 +60,14 @@ pub(crate) struct Queries {
 pub(crate) struct Query {
     /// Who asks.
     pub(crate) client: IpAddr,
+    /// The pod that has the address, if one has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pod: Option<Pod>,
     /// Who is asked.
     pub(crate) server: IpAddr,
+    /// The pod that has that address, if one has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) server_pod: Option<Pod>,
     /// The name, in presentation form.
     pub(crate) name: String,
     /// The QTYPE.
@@ -68,6 +75,9 @@ pub(crate) struct Query {
     pub(crate) qtype: String,
     /// Name of the interface.
     pub(crate) device: String,
+    /// The pod that it leads to, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) device_pod: Option<Pod>,
     /// `in` or `out`.
     pub(crate) direction: &'static str,
     /// What became of it.
@@ -182,10 +192,13 @@ mod tests {
         assert!(feed.wants_queries());
         let query = Query {
             client: [10, 0, 0, 7].into(),
+            pod: None,
             server: [10, 0, 0, 2].into(),
+            server_pod: None,
             name: "x.consul.".to_owned(),
             qtype: "A".to_owned(),
             device: "lo".to_owned(),
+            device_pod: None,
             direction: "in",
             verdict: "pass",
             why: None,

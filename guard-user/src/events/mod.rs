@@ -8,10 +8,16 @@ mod date;
 mod documented;
 pub(crate) mod feed;
 mod output;
+mod pods;
 mod storm;
 mod teller;
 
-use std::{fmt, net::SocketAddr, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::SystemTime,
+};
 
 use guard_common::{abi, policy::Mode};
 use serde::Serialize;
@@ -22,7 +28,7 @@ pub(crate) use self::{
     storm::{ClientShare, NameShare, OverBudget, SearchWalk, WithinBudget, ZoneShare},
     teller::Teller,
 };
-use crate::{attachment::Attachment, config::mode_word, datapath::Takeover, interfaces::Failed};
+use crate::{attachment::Attachment, config::mode_word, datapath::Takeover, interfaces::Failed, pods::Pod};
 
 /// The word of a loop whose mark came back.
 pub(crate) const PROVEN: &str = "proven";
@@ -200,6 +206,9 @@ pub(crate) struct Breaker {
     pub(crate) key: String,
     /// Name of the interface.
     pub(crate) device: String,
+    /// The pod that it leads to, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) device_pod: Option<Pod>,
     /// Where the packet was seen.
     pub(crate) hook: &'static str,
     /// What told it.
@@ -212,6 +221,9 @@ pub(crate) struct Breaker {
     /// The servers that form the loop, as far as they were seen.
     #[serde(rename = "loop")]
     pub(crate) servers: Vec<SocketAddr>,
+    /// The pods among its addresses.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) pods: BTreeMap<IpAddr, Pod>,
     /// In a sentence.
     pub(crate) reason: String,
 }
@@ -502,7 +514,7 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_millis(ms)
     }
 
-    fn value(event: &Event) -> Value {
+    pub(super) fn value(event: &Event) -> Value {
         serde_json::from_str(&event.json(at(1_795_000_000, 7))).unwrap()
     }
 
@@ -531,6 +543,8 @@ mod tests {
             held: 1,
             open_ms: 0,
             servers: vec![([127, 0, 0, 1], 53).into(), ([0, 0, 0, 0, 0, 0, 0, 1], 8_600).into()],
+            device_pod: None,
+            pods: BTreeMap::new(),
             reason: "it went round".to_owned(),
         })
     }
@@ -588,6 +602,7 @@ mod tests {
         let storm = Event::OverBudget(OverBudget {
             budget: "aws-link-local".to_owned(),
             device: Some("eth0".to_owned()),
+            device_pod: None,
             limit: Some(900.0),
             shed: 1_234,
             shed_per_second: 4_100,
@@ -602,6 +617,7 @@ mod tests {
                 client: "10.9.0.66".to_owned(),
                 share: 0.99,
                 error: 0.01,
+                pod: None,
             }],
             names: vec![NameShare {
                 name: "1.2.16.104.in-addr.arpa.".to_owned(),
@@ -647,6 +663,7 @@ mod tests {
         assert_eq!(over, expected);
         let walk = value(&Event::SearchWalk(SearchWalk {
             client: [10, 9, 0, 7].into(),
+            pod: None,
             wasted: 120,
             queries: 150,
             suffixes: vec!["svc.cluster.local.".to_owned()],

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use serde::{Serialize, Serializer};
 
+use crate::pods::Pod;
+
 /// A budget, or a rule of hygiene, sheds queries: or would, in observe mode.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct OverBudget {
@@ -12,6 +14,9 @@ pub(crate) struct OverBudget {
     /// The interface; none if it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) device: Option<String>,
+    /// The pod that it leads to, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) device_pod: Option<Pod>,
     /// Packets per second; a rule has none.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "short")]
     pub(crate) limit: Option<f64>,
@@ -49,6 +54,9 @@ pub(crate) struct ZoneShare {
 pub(crate) struct ClientShare {
     /// The address.
     pub(crate) client: String,
+    /// The pod that has the address, if one has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pod: Option<Pod>,
     /// 0 to 1.
     pub(crate) share: f64,
     /// By how much it can be off.
@@ -90,6 +98,9 @@ pub(crate) struct WithinBudget {
 pub(crate) struct SearchWalk {
     /// Who.
     pub(crate) client: IpAddr,
+    /// The pod that has the address, if one has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pod: Option<Pod>,
     /// Queries that were followed by another step, at least.
     pub(crate) wasted: u64,
     /// All its queries in that time.

@@ -2,26 +2,29 @@
 
 use std::time::SystemTime;
 
-use super::{Event, Output, feed::Feed};
+use super::{Event, Output, feed::Feed, pods};
+use crate::pods::Names;
 
 /// Tells events.
 #[derive(Debug)]
 pub(crate) struct Teller {
     output: Output,
     feed: Feed,
+    names: Names,
 }
 
 impl Teller {
-    /// To both of these.
-    pub(crate) const fn new(output: Output, feed: Feed) -> Self {
-        Self { output, feed }
+    /// To both of these, with the pods named that `names` knows.
+    pub(crate) const fn new(output: Output, feed: Feed, names: Names) -> Self {
+        Self { output, feed, names }
     }
 
     /// Tells an event. Never blocks, never fails.
     pub(crate) fn tell(&mut self, event: &Event) {
         let now = SystemTime::now();
-        self.output.tell(event, now);
-        self.feed.tell(event, now);
+        let event = pods::named(event, &self.names);
+        self.output.tell(&event, now);
+        self.feed.tell(&event, now);
     }
 
     /// Tells some.
@@ -34,6 +37,11 @@ impl Teller {
     /// Those who look on.
     pub(crate) const fn feed(&self) -> &Feed {
         &self.feed
+    }
+
+    /// Where pods are looked up.
+    pub(crate) const fn names(&self) -> &Names {
+        &self.names
     }
 
     /// Lines that a slow or absent reader of the output has cost so far.

@@ -329,6 +329,7 @@ impl Loop {
             open_ms: now_ns.saturating_sub(self.since_ns) / 1_000_000,
             servers: self.servers.clone(),
             reason,
+            ..Breaker::default()
         }
     }
 

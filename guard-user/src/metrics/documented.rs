@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Format, Metrics, tests::snapshot};
+use crate::pods::SourceState;
 
 const GUIDE: &str = include_str!("../../../docs/METRICS.md");
 /// Documents that name metrics, and what asks Prometheus for them.
@@ -67,7 +68,8 @@ fn documented() -> BTreeMap<String, Family> {
 
 /// The families of a scrape of an agent that has everything.
 fn scraped() -> BTreeMap<String, Family> {
-    let snapshot = snapshot();
+    let mut snapshot = snapshot();
+    snapshot.pods.source = Some(SourceState::default());
     let exposition = Metrics::new(move || snapshot.clone()).render(Format::Text).unwrap();
     let mut found: BTreeMap<String, Family> = BTreeMap::new();
     for line in exposition.lines() {

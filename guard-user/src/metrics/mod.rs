@@ -334,6 +334,25 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_is_a_pod_has_labels_for_it_and_without_a_source_nobody_has() {
+        let mut snapshot = snapshot();
+        assert!(!render(snapshot.clone(), Format::Text).contains("pod"));
+        snapshot.pods = crate::pods::one("shop/cart-1", "10.9.0.66", "veth7").sight([]);
+        let exposition = render(snapshot, Format::Text);
+        for expected in [
+            r#"dnsguard_top_queries_per_second{by="client",name="10.9.0.66",type="",client_namespace="shop",client_pod="cart-1"} 4600.5"#,
+            r#"dnsguard_top_queries_per_second{by="zone",name="104.in-addr.arpa.",type="",client_namespace="",client_pod=""} 4600.5"#,
+            "dnsguard_pods_named 1",
+            "dnsguard_pods_failures_total 0",
+        ] {
+            assert!(
+                exposition.lines().any(|line| line == expected),
+                "{expected} is not in\n{exposition}"
+            );
+        }
+    }
+
+    #[test]
     fn a_fresh_agent_shows_zeroes() {
         let exposition = render(Snapshot::default(), Format::Text);
         assert!(

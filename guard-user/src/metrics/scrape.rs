@@ -16,6 +16,7 @@ use prometheus_client::{
 use crate::{
     attachment::Hook,
     config::{MODES, mode_word},
+    pods::Sight,
     snapshot::{Snapshot, Standing},
 };
 
@@ -42,6 +43,7 @@ impl<S: Fn() -> Snapshot + Send + Sync + 'static> Collector for Scrape<S> {
         budgets(&mut exposition, &snapshot)?;
         links(&mut exposition, &snapshot)?;
         offenders(&mut exposition, &snapshot)?;
+        pods(&mut exposition, &snapshot)?;
         attachments(&mut exposition, &snapshot)?;
         agent(&mut exposition, &snapshot)
     }
@@ -191,6 +193,10 @@ fn offenders(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Resul
         ("client", &snapshot.top.clients),
         ("key", &snapshot.top.keys),
     ];
+    let pod_of = |by: &str, found: &Standing| {
+        let pod = (by == "client").then(|| snapshot.pod_of(found)).flatten();
+        pod.map_or(("", ""), |pod| (pod.namespace(), pod.name()))
+    };
     // In a map, because a scrape with a series twice is refused whole.
     let series: BTreeMap<_, _> = boards
         .into_iter()
@@ -204,7 +210,15 @@ fn offenders(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Resul
     let gauge = |value: fn(&Standing) -> f64| -> Vec<_> {
         let series = series.iter();
         series
-            .map(|((by, name, qtype), found)| (vec![("by", *by), ("name", *name), ("type", *qtype)], value(found)))
+            .map(|((by, name, qtype), found)| {
+                let (namespace, pod) = pod_of(by, found);
+                let mut labels = vec![("by", *by), ("name", *name), ("type", *qtype)];
+                // Where pods are not named at all, there is no label for them.
+                if snapshot.pods.source.is_some() {
+                    labels.extend([("client_namespace", namespace), ("client_pod", pod)]);
+                }
+                (labels, value(found))
+            })
             .collect()
     };
     exposition.gauge(
@@ -232,6 +246,16 @@ fn offenders(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Resul
         "Samples of queries lost in the kernel's ring buffer.",
         &[(vec![], lost)],
     )
+}
+
+fn pods(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let Sight { directory, source } = &snapshot.pods;
+    let named: Vec<_> = source.iter().map(|_| (vec![], directory.len() as u64)).collect();
+    let help = "Pods of this node that the agent can name; 0 where the container runtime does not answer.";
+    exposition.gauge("pods_named", help, &named)?;
+    let failures: Vec<_> = source.iter().map(|source| (vec![], source.failures)).collect();
+    let help = "Attempts to ask the container runtime for pods that failed.";
+    exposition.counter("pods_failures", help, &failures)
 }
 
 fn attachments(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {

@@ -258,7 +258,7 @@ function draw() {
   drawBudgets(view);
   drawBoard("keys", view.keys, (row) => `${row.name} ${row.type}`);
   drawBoard("zones", view.zones, (row) => row.zone);
-  drawBoard("clients", view.clients, (row) => row.client);
+  drawBoard("clients", view.clients, (row) => (row.pod ? `${row.client} ${row.pod}` : row.client));
 }
 
 function say(isStale, text) {

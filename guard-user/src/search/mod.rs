@@ -251,6 +251,7 @@ impl Client {
             });
             SearchWalk {
                 client,
+                pod: None,
                 wasted: self.wasted,
                 queries: self.queries,
                 suffixes,

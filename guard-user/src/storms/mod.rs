@@ -234,6 +234,7 @@ impl Limited {
         let mut event = OverBudget {
             budget: name.clone(),
             device,
+            device_pod: None,
             limit: *limit,
             shed: now.0.over.saturating_sub(storm.before.0.over),
             shed_per_second: per_second(now.0.over.saturating_sub(since.0.over)),
@@ -256,6 +257,7 @@ impl Limited {
                 client: found.name,
                 share: rounded(found.share),
                 error: rounded(found.share_error),
+                pod: None,
             });
         }
         for found in standings.keys {

@@ -146,6 +146,7 @@ mod tests {
                 client: "10.9.0.66".to_owned(),
                 share: 0.99,
                 error: 0.01,
+                pod: None,
             }],
             ..OverBudget::default()
         }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use crate::{
     print::harmless,
-    view::{BudgetRow, LinkRow, LoopRow, Rate, View},
+    view::{BudgetRow, ClientRow, LinkRow, LoopRow, Rate, View},
 };
 
 /// A list.
@@ -150,7 +150,7 @@ impl Tab {
             Self::Clients => view
                 .clients
                 .iter()
-                .map(|row| who(row.rate, [word(&row.client)]))
+                .map(|row| who(row.rate, [word(&client(row))]))
                 .collect(),
             Self::Budgets => {
                 let links = view.links.iter().map(link);
@@ -179,6 +179,14 @@ impl Cell {
             (None, Some(_)) => Ordering::Less,
             (None, None) => self.text.to_ascii_lowercase().cmp(&other.text.to_ascii_lowercase()),
         }
+    }
+}
+
+/// Its address, and the pod that has it.
+fn client(row: &ClientRow) -> String {
+    match &row.pod {
+        Some(pod) => format!("{} {pod}", row.client),
+        None => row.client.clone(),
     }
 }
 

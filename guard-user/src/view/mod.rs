@@ -66,6 +66,7 @@ impl View {
         });
         let clients = top.clients.iter().map(|found| ClientRow {
             client: found.name.clone(),
+            pod: snapshot.pod_of(found).map(ToString::to_string),
             rate: Rate::of(found),
         });
         let keys = top.keys.iter().map(|found| KeyRow {

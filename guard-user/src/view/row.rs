@@ -1,11 +1,17 @@
 //! One line of each list.
 
-use std::net::SocketAddr;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde::{Deserialize, Serialize};
 
 use super::tidy;
-use crate::snapshot::{OpenLoop, Snapshot, Standing};
+use crate::{
+    pods::Directory,
+    snapshot::{OpenLoop, Snapshot, Standing},
+};
 
 /// A zone that stands out.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -22,6 +28,9 @@ pub(crate) struct ZoneRow {
 pub(crate) struct ClientRow {
     /// Its address.
     pub(crate) client: String,
+    /// The pod that has it, if one has: namespace and name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pod: Option<String>,
     /// How much it asks.
     #[serde(flatten)]
     pub(crate) rate: Rate,
@@ -122,6 +131,12 @@ pub(crate) struct LoopRow {
     /// The servers that form it, as far as they were seen.
     #[serde(rename = "loop")]
     pub(crate) servers: Vec<SocketAddr>,
+    /// The pods among their addresses.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) pods: BTreeMap<IpAddr, String>,
+    /// The pod that the interface leads to, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) device_pod: Option<String>,
 }
 
 impl Rate {
@@ -140,14 +155,16 @@ impl Snapshot {
     pub(crate) fn loop_rows(&self) -> impl Iterator<Item = LoopRow> {
         self.loops.iter().map(|found| LoopRow {
             allowed: self.allowed.iter().any(|allowed| allowed.key == found.key),
-            ..LoopRow::of(found, self.at_ns)
+            ..LoopRow::of(found, &self.pods.directory, self.at_ns)
         })
     }
 }
 
 impl LoopRow {
     /// What is known of a breaker, as of a moment of the monotonic clock.
-    fn of(found: &OpenLoop, at_ns: u64) -> Self {
+    fn of(found: &OpenLoop, directory: &Directory, at_ns: u64) -> Self {
+        let named = directory.among(found.servers.iter().map(SocketAddr::ip));
+        let named = named.into_iter().map(|(address, pod)| (address, pod.to_string()));
         Self {
             name: found.name.clone(),
             qtype: found.qtype.clone(),
@@ -162,6 +179,8 @@ impl LoopRow {
             held: found.held,
             allowed: false,
             servers: found.servers.clone(),
+            pods: named.collect(),
+            device_pod: directory.behind(&found.device).map(ToString::to_string),
         }
     }
 }

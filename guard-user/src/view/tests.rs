@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     attachment::{Attachment, Hook, Method},
+    pods,
     snapshot::{BudgetCount, Link, OpenLoop, Snapshot, Standing, Standings},
 };
 
@@ -140,6 +141,26 @@ fn the_view_has_a_versioned_schema() {
         },
     });
     assert_eq!(found, expected);
+}
+
+#[test]
+fn clients_servers_and_interfaces_of_pods_are_named_beside_what_they_are() {
+    let mut snapshot = snapshot();
+    snapshot.loops[0].servers = vec![([10, 9, 0, 66], 53).into(), ([192, 0, 2, 1], 53).into()];
+    snapshot.pods = pods::one("shop/cart-1", "10.9.0.66", "eth0").sight([]);
+    let found: Value = serde_json::from_str(&View::of(&snapshot).json()).unwrap();
+    let client = &found["clients"][0];
+    assert_eq!(
+        (&client["client"], &client["pod"]),
+        (&json!("10.9.0.66"), &json!("shop/cart-1"))
+    );
+    let row = &found["loops"][0];
+    assert_eq!(row["loop"], json!(["10.9.0.66:53", "192.0.2.1:53"]));
+    assert_eq!(row["pods"], json!({"10.9.0.66": "shop/cart-1"}));
+    assert_eq!(row["device_pod"], "shop/cart-1");
+    // Whoever reads it has it back.
+    let view = View::of(&snapshot);
+    assert_eq!(serde_json::from_str::<View>(&view.json()).unwrap(), view);
 }
 
 #[test]

@@ -24,6 +24,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("chromedriver", "chromium-driver"),
     ("chromium", "chromium"),
     ("consul", "consul"),
+    ("containerd", "containerd"),
+    ("crun", "crun"),
+    ("ctr", "containerd"),
     ("debootstrap", "debootstrap"),
     ("delv", "bind9-dnsutils"),
     ("dig", "bind9-dnsutils"),
@@ -32,21 +35,25 @@ const PACKAGES: &[(&str, &str)] = &[
     ("dnssec-keygen", "bind9-utils"),
     ("dnssec-signzone", "bind9-utils"),
     ("ethtool", "ethtool"),
+    ("host-local", "containernetworking-plugins"),
     ("ip", "iproute2"),
     ("kresd", "knot-resolver"),
     ("musl-gcc", "musl-tools"),
     ("named", "bind9"),
     ("nft", "nftables"),
+    ("nsenter", "util-linux"),
     ("nsupdate", "bind9-dnsutils"),
     ("pdns_recursor", "pdns-recursor"),
     ("prometheus", "prometheus"),
     ("promtool", "prometheus"),
     ("setpriv", "util-linux"),
+    ("strace", "strace"),
     ("systemd-resolved", "systemd-resolved"),
     ("tc", "iproute2"),
     ("tcpdump", "tcpdump"),
     ("tmux", "tmux"),
     ("unbound", "unbound"),
+    ("unshare", "util-linux"),
     ("wget", "wget"),
 ];
 
@@ -55,16 +62,25 @@ const PACKAGES: &[(&str, &str)] = &[
 pub const DNSMASQ_0X20: &str = "dnsmasq-0x20";
 
 /// Where a system has programs that are not on everybody's `PATH`.
-const SYSTEM: [&str; 5] = [
+const SYSTEM: [&str; 6] = [
     "/usr/local/sbin",
     "/usr/sbin",
     "/sbin",
     "/usr/lib/systemd",
     "/lib/systemd",
+    "/usr/lib/cni",
 ];
 
 /// Where the private tree has programs.
-const PRIVATE: [&str; 6] = ["usr/bin", "usr/sbin", "bin", "sbin", "usr/lib/systemd", "lib/systemd"];
+const PRIVATE: [&str; 7] = [
+    "usr/bin",
+    "usr/sbin",
+    "bin",
+    "sbin",
+    "usr/lib/systemd",
+    "lib/systemd",
+    "usr/lib/cni",
+];
 
 /// A program that is there.
 #[derive(Clone, Debug)]

@@ -28,7 +28,7 @@ fn the_template_shows_every_default() {
         .lines()
         .filter(|line| line.contains(" = ") && !line.starts_with('#'))
         .count();
-    assert_eq!(keys, 28);
+    assert_eq!(keys, 30);
 }
 
 #[test]
@@ -80,8 +80,13 @@ fn every_key_is_read() {
         [lease]\nseconds = 5\n[metrics]\nlisten = ''\ntop = 3\n[page]\nlisten = '[::1]:80'\n\
         [hygiene]\nresolvers = ['10.0.0.2/32']\nsources = ['own', '10.1.0.0/16']\nrecursion = ['10.0.0.0/8']\n\
         interfaces = ['eth0']\n\
-        mode = 'observe'\n[search]\nsuffixes = ['Corp.example']\n[probe]\nexcept = ['10.0.0.0/8', '::1']\n";
+        mode = 'observe'\n[search]\nsuffixes = ['Corp.example']\n[probe]\nexcept = ['10.0.0.0/8', '::1']\n\
+        [pods]\nsource = 'cri'\nsocket = '/run/crio/crio.sock'\n";
     let expected = Config {
+        pods: Pods {
+            source: PodSource::Cri,
+            socket: Some("/run/crio/crio.sock".into()),
+        },
         mode: Mode::Enforce,
         marks: false,
         observe_marks: true,
@@ -146,7 +151,7 @@ fn an_unknown_key_is_named_with_the_allowed_ones() {
     assert_eq!(
         error("[brake]\n"),
         "dnsguard.toml:1:2: unknown key 'brake' at the top level; \
-         allowed: mode, marks, observe_marks, ports, attach, breaker, answer, lease, metrics, page, budget, hygiene, search, probe, control, allow"
+         allowed: mode, marks, observe_marks, ports, attach, breaker, answer, lease, metrics, page, budget, hygiene, search, probe, control, pods, allow"
     );
 }
 
@@ -156,6 +161,16 @@ fn a_bad_value_is_shown_with_what_is_allowed() {
     let name = "1 to 15 bytes, no '/', ':' or space, as 'ip link' shows it";
     let pin_dir = "an absolute path below a BPF file system, such as /sys/fs/bpf/dnsguard";
     for (text, expected) in [
+        (
+            "[pods]\nsource = 'kubelet'",
+            "2:10: [pods] source is 'kubelet'; allowed: off, cri".to_owned(),
+        ),
+        (
+            "[pods]\nsocket = 'containerd.sock'",
+            "2:10: [pods] socket is 'containerd.sock'; allowed: an absolute path of 107 bytes at most, such as \
+             \"/run/containerd/containerd.sock\", or \"\" to try those of containerd, CRI-O and k3s"
+                .to_owned(),
+        ),
         (
             "mode = 'enforced'",
             "1:8: mode is 'enforced'; allowed: observe, enforce".to_owned(),
