@@ -208,7 +208,7 @@ impl Guard {
 
     /// What its endpoint says under a path; any status but 200 is an error.
     pub fn page(&self, path: &str) -> Result<String> {
-        http::request(&self.namespace, SocketAddr::from(METRICS), "GET", path, "")
+        page(&self.namespace, path)
     }
 
     /// The sum over all series of a metric that have every one of these labels, such as `reason="loop"`.
@@ -265,6 +265,11 @@ impl Guard {
     }
 }
 
+/// What the endpoint of an agent in this namespace says under a path; any status but 200 is an error.
+pub fn page(namespace: &Namespace, path: &str) -> Result<String> {
+    http::request(namespace, SocketAddr::from(METRICS), "GET", path, "")
+}
+
 /// The agent's binary: `$DNSGUARD_BIN`, else the `dnsguard` beside the running test or xtask.
 pub fn binary() -> Result<PathBuf> {
     if let Some(path) = env::var_os("DNSGUARD_BIN") {
@@ -278,4 +283,17 @@ pub fn binary() -> Result<PathBuf> {
         .map(|directory| directory.join("dnsguard"))
         .find(|path| path.is_file())
         .context("needs dnsguard: run cargo xtask test, or cargo build --package guard-user")
+}
+
+/// The statically linked agent: `$DNSGUARD_STATIC`, else where `cargo xtask test` puts it.
+pub fn static_binary() -> Result<PathBuf> {
+    let path = match env::var_os("DNSGUARD_STATIC") {
+        Some(path) => path.into(),
+        None => {
+            let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+            target.join("image/debug/dnsguard")
+        }
+    };
+    ensure!(path.is_file(), "needs {}: run cargo xtask test", path.display());
+    Ok(path)
 }

@@ -9,8 +9,8 @@
 //! cloud, and a sweep that takes all it may send), [`flood`] (one query as fast as it goes), [`guard`] (the agent under
 //! test), [`prober`] (a good client and what it got), [`tcpdump`] (what passed meanwhile), [`terminal`] and
 //! [`mod@browser`] (who looks at what the agent shows), [`mod@prometheus`] (who collects it from all nodes),
-//! [`containerd`] (pods). Apart from all that stands [`mod@bench`]: the kernel object, packet
-//! by packet; [`simulated`] puts it into a simulated network.
+//! [`containerd`] (pods), [`Podman`] (the agent as a container). Apart from all that stands [`mod@bench`]: the kernel
+//! object, packet by packet; [`simulated`] puts it into a simulated network.
 
 #![deny(unsafe_code)]
 
@@ -28,6 +28,7 @@ mod http;
 pub mod load;
 pub mod namespace;
 pub mod package;
+mod podman;
 pub mod prober;
 pub mod process;
 pub mod programs;
@@ -47,6 +48,7 @@ pub mod veth;
 
 pub use browser::Browser;
 pub use namespace::Namespace;
+pub use podman::Podman;
 pub use prober::{Prober, Report};
 pub use process::Process;
 pub use prometheus::Prometheus;

@@ -3,13 +3,13 @@
 //! The object comes from source where that can be had, so that people see today's programs; the committed one serves
 //! where no toolchain is. Which of the two it is decides the environment of every cargo that builds or runs the agent.
 
-use std::{path::PathBuf, process::Command};
+use std::{fs, path::PathBuf, process::Command};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     advice::Advice as _,
-    object, setup, step,
+    elf, object, setup, step,
     toolchain::{Survey, Toolchain},
     workspace::Workspace,
 };
@@ -86,6 +86,7 @@ impl Build<'_> {
         command
             .env("DNSGUARD_OBJECT", object)
             .env("DNSGUARD_BIN", self.workspace.agent())
+            .env("DNSGUARD_STATIC", self.workspace.target.join("image/debug/dnsguard"))
             .args(args);
         command
     }
@@ -94,4 +95,46 @@ impl Build<'_> {
     pub(crate) fn agent(&self) -> Result<()> {
         step::stream("building the agent", &mut self.cargo(&["build", "-p", "guard-user"]))
     }
+
+    /// Builds an agent that needs no other file, for an image that has none, and returns where it lies.
+    ///
+    /// Only its own crate is built for that: the choice is made when the C library is linked in.
+    pub(crate) fn static_agent(&self, profile: Profile) -> Result<PathBuf> {
+        let (name, folder) = match profile {
+            Profile::Dev => ("dev", "debug"),
+            Profile::Release => ("release", "release"),
+        };
+        let mut command = self.cargo(&[
+            "rustc",
+            "-p",
+            "guard-user",
+            "--bin",
+            "dnsguard",
+            "--profile",
+            name,
+            "--",
+        ]);
+        command.args(["-C", "target-feature=+crt-static", "-C", "strip=debuginfo"]);
+        step::stream("building the static agent", &mut command)?;
+        let built = self.workspace.target.join(folder).join("dnsguard");
+        let bytes = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
+        ensure!(
+            elf::is_static(&bytes)?,
+            "{} asks for a dynamic linker; next: apt-get install libc6-dev",
+            built.display()
+        );
+        // Cargo has one place for both kinds, and the next build puts the other one there.
+        let kept = self.workspace.target.join("image").join(folder).join("dnsguard");
+        fs::create_dir_all(kept.parent().context("a file has a folder")?)?;
+        fs::copy(&built, &kept).with_context(|| format!("write {}", kept.display()))?;
+        Ok(kept)
+    }
+}
+
+/// How well the compiler is to work.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Profile {
+    /// For the tests: soon there.
+    Dev,
+    Release,
 }

@@ -1,4 +1,5 @@
-//! The names in an ELF object's symbol table: as much of the format as `lint` needs to look for a panic.
+//! As much of ELF as is asked for: the names in an object's symbol table, among which `lint` looks for a panic, and
+//! whether a program needs a dynamic linker.
 //!
 //! A program that reaches a panic does not load (its last instruction is neither an exit nor a jump), and what the
 //! verifier says then does not name the line. The symbol is there to see before any kernel is asked.
@@ -6,11 +7,33 @@
 use anyhow::{Context as _, Result, bail};
 
 // gABI, figures 4-8 and 4-16: sizes and offsets of the 64-bit structures.
+const PROGRAM_TABLE: usize = 0x20;
+const PROGRAM_ENTRY_SIZE: usize = 0x36;
+const PROGRAM_COUNT: usize = 0x38;
+const INTERPRETER: u32 = 3;
 const SECTION_TABLE: usize = 0x28;
 const SECTION_ENTRY_SIZE: usize = 0x3a;
 const SECTION_COUNT: usize = 0x3c;
 const SYMBOL_SIZE: usize = 24;
 const SYMBOL_TABLE: u32 = 2;
+
+/// Whether a program is loaded by the kernel alone: it names no interpreter, such as `/lib64/ld-linux-x86-64.so.2`.
+pub(crate) fn is_static(elf: &[u8]) -> Result<bool> {
+    if !elf.starts_with(b"\x7fELF\x02\x01") {
+        bail!("this is no little-endian ELF64 program");
+    }
+    let table = double(elf, PROGRAM_TABLE)?;
+    let size = usize::from(half(elf, PROGRAM_ENTRY_SIZE)?);
+    for entry in 0..usize::from(half(elf, PROGRAM_COUNT)?) {
+        let header = elf
+            .get(table.saturating_add(entry * size)..)
+            .context("the program table lies outside the file")?;
+        if word(header, 0)? == INTERPRETER {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
 
 /// Every name in the symbol table, in its order.
 pub(crate) fn symbols(elf: &[u8]) -> Result<Vec<String>> {
@@ -118,6 +141,25 @@ mod tests {
             ["guard", "core::panicking::panic"]
         );
         assert!(symbols(&object(&[])).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_program_that_names_an_interpreter_is_not_static() {
+        let program = |kinds: &[u32]| {
+            let mut elf = object(&[]);
+            let table = elf.len() as u64;
+            elf[PROGRAM_TABLE..PROGRAM_TABLE + 8].copy_from_slice(&table.to_le_bytes());
+            elf[PROGRAM_ENTRY_SIZE] = 56;
+            elf[PROGRAM_COUNT] = kinds.len() as u8;
+            for kind in kinds {
+                elf.extend(kind.to_le_bytes());
+                elf.extend([0; 52]);
+            }
+            elf
+        };
+        assert!(is_static(&program(&[1, 1, 2])).unwrap());
+        assert!(!is_static(&program(&[1, INTERPRETER, 2])).unwrap());
+        assert!(is_static(b"#!/bin/sh").is_err());
     }
 
     #[test]

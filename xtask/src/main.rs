@@ -1,9 +1,9 @@
 //! `cargo xtask`: what a person types while working on dnsguard.
 //!
 //! `setup` installs what the kernel object needs, `ebpf` builds that object reproducibly, `package` makes the Debian
-//! package, `test` runs everything
-//! there is to run and ends with one line of counts, `lint` is what must be clean before a commit. A machine that
-//! cannot build the kernel object still builds, tests and runs the rest with the committed one.
+//! package, `image` puts the agent into a container image, `manifests` renders what Kubernetes is given, `test` runs
+//! everything there is to run and ends with one line of counts, `lint` is what must be clean before a commit. A machine
+//! that cannot build the kernel object still builds, tests and runs the rest with the committed one.
 
 #![forbid(unsafe_code)]
 
@@ -14,6 +14,8 @@ mod debian;
 mod demo;
 mod ebpf;
 mod elf;
+mod image;
+mod kubernetes;
 mod linker;
 mod lint;
 mod manifest;
@@ -53,6 +55,8 @@ enum Command {
     Accuracy(accuracy::AccuracyArgs),
     Demo(demo::DemoArgs),
     Package(package::PackageArgs),
+    Image(image::ImageArgs),
+    Manifests(kubernetes::ManifestsArgs),
     Test(test::TestArgs),
     Lint(lint::LintArgs),
 }
@@ -75,6 +79,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Accuracy(args) => accuracy::run(&workspace, &args),
         Command::Demo(args) => demo::run(&workspace, &args),
         Command::Package(args) => package::run(&workspace, &args),
+        Command::Image(args) => image::run(&workspace, &args),
+        Command::Manifests(args) => kubernetes::run(&workspace, &args),
         Command::Test(args) => test::run(&workspace, &args),
         Command::Lint(args) => lint::run(&workspace, &args),
     }

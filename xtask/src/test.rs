@@ -11,19 +11,25 @@ use clap::Args;
 use guard_tests::{programs, storm};
 
 use crate::{
-    agent::{Build, KernelObject},
-    ebpf, package,
+    agent::{Build, KernelObject, Profile},
+    ebpf, kubernetes, package,
     root::Root,
     step,
     tally::Tally,
     workspace::Workspace,
 };
 
-/// The check of the committed kernel object, under a name that FILTER can ask for.
-const OBJECT_CHECK: &str = "the_committed_kernel_object_matches_its_sources";
+/// A check that says what it found.
+type Check = fn(&Workspace) -> Result<String>;
+
+/// The checks of what is built and committed, under names that FILTER can ask for.
+const CHECKS: [(&str, Check); 2] = [
+    ("the_committed_kernel_object_matches_its_sources", ebpf::check),
+    ("the_committed_manifests_are_what_the_chart_renders", kubernetes::check),
+];
 
 /// The resolvers and tools that the kernel tests run; the lab fetches what is missing.
-const PROGRAMS: [&str; 25] = [
+const PROGRAMS: [&str; 26] = [
     "dnsmasq",
     "dnsmasq-0x20",
     "dnsdist",
@@ -49,6 +55,7 @@ const PROGRAMS: [&str; 25] = [
     "crun",
     "host-local",
     "strace",
+    programs::PODMAN,
 ];
 
 /// Packages whose tests need no root.
@@ -106,6 +113,12 @@ fn run_steps(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> Resul
     }
     let object = KernelObject::install(workspace).map_err(|error| ("the kernel object builds", error))?;
     let build = Build { workspace, object };
+    if !args.unit
+        && let Err(error) = build.static_agent(Profile::Dev)
+    {
+        // The tests that need it will say so.
+        tally.fail("the static agent builds", &error);
+    }
     build.agent().map_err(|error| ("the agent builds", error))?;
 
     let filter: Vec<&str> = args.filter.as_deref().into_iter().collect();
@@ -128,8 +141,10 @@ fn run_steps(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> Resul
         let args = ["--", "--include-ignored", "--test-threads=1"];
         run_tests("kernel tests", kernel.args(args).args(&filter), tally);
     }
-    if !args.unit && filter.iter().all(|filter| OBJECT_CHECK.contains(filter)) {
-        check_object(workspace, tally);
+    for (name, check) in CHECKS {
+        if !args.unit && filter.iter().all(|filter| name.contains(filter)) {
+            run_check(name, check(workspace), tally);
+        }
     }
     Ok(())
 }
@@ -149,15 +164,15 @@ fn run_tests(what: &str, command: &mut Command, tally: &mut Tally) {
     }
 }
 
-fn check_object(workspace: &Workspace, tally: &mut Tally) {
-    match ebpf::check(workspace) {
+fn run_check(name: &'static str, outcome: Result<String>, tally: &mut Tally) {
+    match outcome {
         Ok(verdict) => {
-            println!("test {OBJECT_CHECK} ... ok ({verdict})");
+            println!("test {name} ... ok ({verdict})");
             tally.pass();
         }
         Err(error) => {
-            println!("test {OBJECT_CHECK} ... FAILED");
-            tally.fail(OBJECT_CHECK, &error);
+            println!("test {name} ... FAILED");
+            tally.fail(name, &error);
         }
     }
 }

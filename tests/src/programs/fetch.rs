@@ -13,13 +13,19 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{DNSMASQ_0X20, PACKAGES, cache, locate, sources, tree};
+use super::{DNSMASQ_0X20, PACKAGES, PODMAN, cache, locate, sources, tree};
 
 /// The Debian release that was the last to ship consul (1.8.7).
 const CONSUL_RELEASE: &str = "bullseye";
 
 /// The first Debian release with a dnsmasq that knows `--do-0x20-encode` (2.91).
 const DNSMASQ_RELEASE: &str = "trixie";
+
+/// The first Debian release with a Podman that runs a DaemonSet (5.4).
+const PODMAN_RELEASE: &str = "trixie";
+
+/// What lies in its tree; apt adds all that these need.
+const PODMAN_PACKAGES: [&str; 4] = ["podman", "crun", "catatonit", "kustomize"];
 
 /// The keys that sign them; part of every Debian.
 const DEBIAN_KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -44,6 +50,10 @@ pub fn provide(names: &[&str]) -> Result<()> {
     for name in missing(names) {
         if name == DNSMASQ_0X20 {
             dnsmasq_0x20(&cache)?;
+            continue;
+        }
+        if name == PODMAN {
+            podman(&cache)?;
             continue;
         }
         let package = PACKAGES
@@ -198,6 +208,27 @@ pub(crate) fn unpack_over(base: &Path, package: &str, tree: &Path) -> Result<()>
     Ok(())
 }
 
+/// Unpacks Podman into a tree with everything it needs, down to the C library.
+fn podman(cache: &Path) -> Result<()> {
+    let root = cache.join("podman/root");
+    let unpack = |line: &str| {
+        let apt = Apt::of_list(cache, "podman/apt", line)?;
+        apt.download_whole(&PODMAN_PACKAGES)?;
+        apt.unpack(&root)?;
+        for directory in ["bin", "sbin", "lib", "lib64"] {
+            let link = root.join(directory);
+            if link.symlink_metadata().is_err() {
+                symlink(Path::new("usr").join(directory), link)?;
+            }
+        }
+        for directory in ["proc", "sys", "dev", "run", "tmp", "var/tmp", "work"] {
+            fs::create_dir_all(root.join(directory))?;
+        }
+        Ok(())
+    };
+    of_release("deb", PODMAN_RELEASE, unpack).with_context(|| format!("needs {PODMAN}"))
+}
+
 /// Hands the line of apt's sources for a Debian release to `fetch`, for one mirror after the other that this system
 /// already uses, until one has it.
 fn of_release(kind: &str, release: &str, fetch: impl Fn(&str) -> Result<()>) -> Result<()> {
@@ -278,7 +309,25 @@ impl Apt {
         } else {
             self.fetch(package)?;
         }
-        self.unpack()
+        self.unpack(&tree())
+    }
+
+    /// Downloads packages with all that they need, whatever the system has.
+    fn download_whole(&self, packages: &[&str]) -> Result<()> {
+        eprintln!(
+            "programs: downloading {} and all they need, some 70 MB ...",
+            packages.join(", ")
+        );
+        let nothing = self.home.join("status");
+        fs::write(&nothing, "")?;
+        let mut command = self.command(
+            "apt-get",
+            &["install", "--download-only", "--no-install-recommends", "--yes"],
+        );
+        command
+            .arg("-o")
+            .arg(format!("Dir::State::status={}", nothing.display()));
+        finish(command.args(packages), "apt-get install")
     }
 
     /// Downloads a package with what it needs and is not installed.
@@ -311,12 +360,11 @@ impl Apt {
         Ok(source)
     }
 
-    fn unpack(&self) -> Result<()> {
-        let tree = tree();
-        fs::create_dir_all(&tree)?;
+    fn unpack(&self, tree: &Path) -> Result<()> {
+        fs::create_dir_all(tree)?;
         for path in self.packages()? {
             let mut command = Command::new("dpkg-deb");
-            finish(command.arg("-x").arg(&path).arg(&tree), "dpkg-deb -x")?;
+            finish(command.arg("-x").arg(&path).arg(tree), "dpkg-deb -x")?;
         }
         Ok(())
     }

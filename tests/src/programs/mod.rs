@@ -61,6 +61,10 @@ const PACKAGES: &[(&str, &str)] = &[
 /// is older.
 pub const DNSMASQ_0X20: &str = "dnsmasq-0x20";
 
+/// A Podman 5, with kustomize beside it: in a tree of its own, because it comes from a newer Debian than many systems are,
+/// with the C library of that; see [`crate::Podman`].
+pub const PODMAN: &str = "podman-5";
+
 /// Where a system has programs that are not on everybody's `PATH`.
 const SYSTEM: [&str; 6] = [
     "/usr/local/sbin",
@@ -115,6 +119,10 @@ impl Program {
 ///
 /// The error says which command brings it.
 pub fn locate(name: &str) -> Result<Program> {
+    if name == PODMAN {
+        let path = podman_root()?.join("usr/bin/podman");
+        return Ok(Program { path, libraries: None });
+    }
     let path = env::var_os("PATH").unwrap_or_default();
     let system = env::split_paths(&path)
         .chain(SYSTEM.map(PathBuf::from))
@@ -182,7 +190,7 @@ fn first_version(text: &str) -> Option<String> {
 }
 
 /// Where downloads and the private tree lie: `$DNSGUARD_CACHE`, or `target/programs` of the workspace.
-fn cache() -> PathBuf {
+pub fn cache() -> PathBuf {
     env::var_os("DNSGUARD_CACHE").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/programs"),
         PathBuf::from,
@@ -192,6 +200,17 @@ fn cache() -> PathBuf {
 /// The root of the private tree.
 fn tree() -> PathBuf {
     cache().join("root")
+}
+
+/// The root of Podman's tree.
+pub(crate) fn podman_root() -> Result<PathBuf> {
+    let root = cache().join("podman/root");
+    // The last thing that is made there.
+    if root.join("work").is_dir() {
+        root.canonicalize().with_context(|| format!("find {}", root.display()))
+    } else {
+        bail!("needs {PODMAN}: run cargo xtask test, or cargo xtask image")
+    }
 }
 
 /// The library directories of the private tree, as `LD_LIBRARY_PATH` wants them.
