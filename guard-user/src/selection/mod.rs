@@ -31,7 +31,7 @@ pub(crate) struct Selection {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Chosen {
     pub(crate) device: Device,
-    /// What chose it, for people.
+    /// What chose it, for people; empty if it is named.
     pub(crate) why: String,
 }
 
@@ -56,7 +56,7 @@ impl Selection {
         }
         if let Some(pattern) = self.include.iter().find(|pattern| pattern.matches(&link.name)) {
             return Some(match pattern.as_literal() {
-                Some(_) => "named".to_owned(),
+                Some(_) => String::new(),
                 None => format!("matches {pattern}"),
             });
         }
