@@ -3,6 +3,10 @@
 /// Goes up with every change to a layout or to a map: pins of another version are never reused.
 pub const VERSION: u32 = 4;
 
+/// Global variable (u32): what an interface's index is given on top in the network namespace that the programs are for, see
+/// [`crate::case::NAMESPACE_SHIFT`].
+pub const NAMESPACE: &str = "NAMESPACE";
+
 /// Array of one [`crate::policy::Control`].
 pub const CONTROL: &str = "CONTROL";
 /// Array of two [`crate::policy::Policy`].
@@ -85,10 +89,10 @@ pub const fn allowance_slot(digest: u64) -> u32 {
     (digest >> 32) as u32 & (ALLOWANCE_SLOTS as u32 - 1)
 }
 
-/// The slot of `COUNTERS` of an interface.
+/// The slot of `COUNTERS` of an interface. Each network namespace has a `lo` of index 1: they are told apart.
 #[inline(always)]
 pub const fn device_slot(ifindex: u32) -> u32 {
-    ifindex & (DEVICE_SLOTS as u32 - 1)
+    (ifindex + 83 * (ifindex >> crate::case::NAMESPACE_SHIFT)) & (DEVICE_SLOTS as u32 - 1)
 }
 
 /// Lets the agent hand the shared layouts to aya's typed maps.

@@ -13,6 +13,9 @@ use crate::{
     spelling::NamePlace,
 };
 
+/// An interface of another network namespace goes by its index with the number of the namespace above this bit; that of
+/// the agent's own is 0. The kernel counts indexes up from 1, and comes nowhere near.
+pub const NAMESPACE_SHIFT: u32 = 24;
 /// The index that the loopback interface has in every network namespace (`LOOPBACK_IFINDEX`, include/net/flow.h).
 pub const LOOPBACK_IFINDEX: u32 = 1;
 
@@ -89,6 +92,7 @@ impl Case {
     ) -> Option<()> {
         let question = &message.question;
         let Hashed { key, plain } = key(question)?;
+        let key = key.within(sight.ifindex >> NAMESPACE_SHIFT);
         let (source, destination) = packet.addresses(frame)?;
         let from = (source.digest(secret), packet.source_port);
         let to = (destination.digest(secret), packet.destination_port);
@@ -114,7 +118,8 @@ impl Case {
         self.name_at = question.name_at as u16;
         self.name_len = question.name_len as u16;
         self.wants_recursion = message.wants_recursion();
-        self.same_host = sight.ifindex == LOOPBACK_IFINDEX || source == destination;
+        let own_index = sight.ifindex & ((1 << NAMESPACE_SHIFT) - 1);
+        self.same_host = own_index == LOOPBACK_IFINDEX || source == destination;
         self.plain = plain;
         self.asked = false;
         self.settled = 0;

@@ -26,6 +26,9 @@ impl Secret {
     }
 }
 
+/// Spreads the numbers of network namespaces over a key: 2^64 divided by the golden ratio.
+const NAMESPACES: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// 64 bits that stand for (qname, qtype, qclass). It is odd: 0 marks an empty slot.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -64,6 +67,13 @@ impl Key {
     /// The key of the question that lies in `packet`. `None` if the packet is shorter than the question says.
     pub fn of<B: Bytes + ?Sized>(packet: &B, question: &Question, secret: &Secret) -> Option<Self> {
         Hashed::read(packet, question, secret).map(|hashed| hashed.key)
+    }
+
+    /// The same question in the network namespace of this number, which is a question of its own: what goes round in one
+    /// is none of another's business. Number 0 has the key itself. It stays odd.
+    #[inline(always)]
+    pub const fn within(self, namespace: u32) -> Self {
+        Self(self.0 ^ (namespace as u64).wrapping_mul(NAMESPACES) << 1)
     }
 }
 

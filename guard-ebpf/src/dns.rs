@@ -41,7 +41,7 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
         return PASS;
     };
     let packet = headers.unpack();
-    let Some(counters) = DeviceCounters::of(door.ifindex()) else {
+    let Some(counters) = DeviceCounters::of(door.device()) else {
         return PASS;
     };
     let Some(control) = CONTROL.get(0) else { return PASS };
@@ -50,7 +50,7 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
     };
     case.policy = headers.slot() as u8;
     let sight = Sight {
-        ifindex: door.ifindex(),
+        ifindex: door.device(),
         egress: headers.is_egress(),
         packets: door.packets(),
         now_ns: bench::now_ns(policy),

@@ -13,6 +13,17 @@ use guard_common::{
 
 use crate::{bench::Desk, frame::Frame};
 
+/// What the agent sets before it loads the programs for another network namespace than its own.
+#[unsafe(no_mangle)]
+static NAMESPACE: u32 = 0;
+
+/// A number to the verifier, which knows it: the agent's own namespace pays nothing.
+#[inline(always)]
+fn namespace() -> u32 {
+    // SAFETY: a global that nobody writes once the programs are loaded.
+    unsafe { core::ptr::read_volatile(&raw const NAMESPACE) }
+}
+
 /// A hook with a packet at it.
 pub(crate) trait Door {
     /// Whether packets leave through it.
@@ -24,8 +35,14 @@ pub(crate) trait Door {
     /// The packet, with everything that a question needs readable.
     fn whole_frame(&self) -> Frame;
 
-    /// The interface.
+    /// The index of the interface in its own network namespace.
     fn ifindex(&self) -> u32;
+
+    /// The interface, told apart from those of other network namespaces.
+    #[inline(always)]
+    fn device(&self) -> u32 {
+        self.ifindex() | namespace()
+    }
 
     /// Packets on the wire: a GSO packet is several.
     fn packets(&self) -> u32;

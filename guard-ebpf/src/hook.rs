@@ -32,7 +32,7 @@ pub(crate) fn judge<D: Door>(door: &D) -> u32 {
         Ok(packet) => packet,
         Err(stop) => {
             if !matches!(stop, Stop::Other)
-                && let Some(counters) = DeviceCounters::of(door.ifindex())
+                && let Some(counters) = DeviceCounters::of(door.device())
             {
                 counters.count(if matches!(stop, Stop::Fragment) {
                     Counter::Fragments
@@ -94,7 +94,7 @@ pub(crate) fn judge<D: Door>(door: &D) -> u32 {
     match does {
         dns::PASS => {
             if link != NO_LINK
-                && let Some(counters) = DeviceCounters::of(door.ifindex())
+                && let Some(counters) = DeviceCounters::of(door.device())
             {
                 counters.count_link(Link::unpack(link).service, desk.case.packets);
             }
@@ -153,7 +153,7 @@ fn forget(desk: &Desk, is_query: bool) {
 #[inline(always)]
 fn pass<D: Door>(door: &D, link: u32, slot: u32) -> u32 {
     if D::EGRESS {
-        bench::charge(link, door.ifindex(), door.packets(), slot);
+        bench::charge(link, door.device(), door.packets(), slot);
     }
     D::PASS
 }

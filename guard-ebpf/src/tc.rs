@@ -129,7 +129,7 @@ impl<const EGRESS: bool> Door for TcDoor<EGRESS> {
     #[inline(always)]
     fn answer(&self, headers: Headers, remark: u32) -> u32 {
         if tc_answer(self.0, headers.offsets, remark) == 0 {
-            if let Some(counters) = DeviceCounters::of(self.ifindex()) {
+            if let Some(counters) = DeviceCounters::of(self.device()) {
                 counters.count(Counter::AnswerFailed);
             }
             return Self::DROP;
@@ -250,7 +250,7 @@ extern "C" fn tc_link(context: *mut __sk_buff, slot: u32) -> u32 {
     let Some(policy) = bench::policy(slot) else {
         return NO_LINK;
     };
-    let Some(index) = policy.link.link_of(door.ifindex()) else {
+    let Some(index) = policy.link.link_of(door.device()) else {
         return NO_LINK;
     };
     match destination(&door.frame()).and_then(|address| policy.link.service_at(&address)) {

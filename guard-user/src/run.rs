@@ -82,7 +82,7 @@ async fn serve(settings: Settings, loaded: Loaded, format: EventFormat, object: 
     let feed = Feed::new();
     let mut teller = Teller::new(Output::new(format), feed.clone(), pods::watch(&config.pods));
     let snapshot = Arc::new(Mutex::new(Snapshot::default()));
-    let mut follower = Follower::new(datapath, config.attach.selection.clone()).context("cannot follow interfaces")?;
+    let mut follower = Follower::new(datapath, config).context("cannot follow interfaces")?;
     let started = match start(config, host, &mut follower, &mut kernel, &mut teller, &snapshot) {
         Ok(started) => started,
         Err(error) => {

@@ -13,8 +13,8 @@ use thiserror::Error;
 use toml::de::DeTable;
 
 use super::{
-    AT_STOP, Answer, Attach, Breaker, Cidr, Config, Control, DEFAULT_SOCKET, LinkLocal, MODES, Metrics, Page,
-    PodSource, Pods, Probe, Rcode, Tc, Xdp,
+    AT_STOP, Answer, Attach, Breaker, Cidr, Config, Control, DEFAULT_SOCKET, LinkLocal, MODES, Metrics, Namespaces,
+    Page, PodSource, Pods, Probe, Rcode, Tc, Xdp,
     budget::{self, Placed, Stated},
     hygiene, pin_dir,
     section::{Fault, Section},
@@ -24,6 +24,9 @@ use crate::{
     question::Question,
     selection::{PRESETS, Pattern, Selection},
 };
+
+/// What stands for all namespaces with a resolver in them.
+const AUTO: &str = "auto";
 
 /// Milliseconds of a hold: RFC 9520 section 3.2 allows to remember a failure for 300 s at most.
 const HOLD_MS: std::ops::RangeInclusive<u32> = 100..=300_000;
@@ -283,10 +286,29 @@ fn attach(section: &mut Section<'_>, default: Attach) -> Attach {
             exclude: section.texts("exclude", Pattern::parse).unwrap_or_default(),
             preset: section.word("preset", &presets, default.selection.preset),
         },
+        namespaces: namespaces(section.texts("namespaces", namespace).unwrap_or_default()),
         xdp: section.word("xdp", &xdp, default.xdp),
         tc: section.word("tc", &tc, default.tc),
         pin_dir: section.text("pin_dir", pin_dir).unwrap_or(default.pin_dir),
         at_stop: section.word("at_stop", &AT_STOP, default.at_stop),
+    }
+}
+
+/// `auto`, or the path of a namespace.
+fn namespace(text: &str) -> Result<PathBuf, String> {
+    let path = Path::new(text);
+    if text == AUTO || path.is_absolute() {
+        Ok(path.to_owned())
+    } else {
+        Err("\"auto\" for those with a resolver in them, or an absolute path such as \"/run/netns/blue\"".to_owned())
+    }
+}
+
+fn namespaces(listed: Vec<PathBuf>) -> Namespaces {
+    let (autos, paths): (Vec<_>, Vec<_>) = listed.into_iter().partition(|path| path == Path::new(AUTO));
+    Namespaces {
+        resolvers: !autos.is_empty(),
+        paths,
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use guard_common::policy::Action;
 
-use super::{Config, PodSource, Tc, Xdp, mode_word};
+use super::{Config, Namespaces, PodSource, Tc, Xdp, mode_word};
 use crate::selection::Preset;
 
 /// A key, as it stands in the file, and its value, as TOML writes it.
@@ -59,7 +59,7 @@ impl Config {
             .collect()
     }
 
-    fn fixed(&self) -> [Setting; 9] {
+    fn fixed(&self) -> [Setting; 10] {
         let xdp = match self.attach.xdp {
             Xdp::Auto => "auto",
             Xdp::Driver => "driver",
@@ -78,7 +78,11 @@ impl Config {
             PodSource::Cri => "cri",
         };
         let runtime = self.pods.socket.as_deref().map(|path| path.display().to_string());
+        let Namespaces { resolvers, paths } = &self.attach.namespaces;
+        let namespaces = resolvers.then(|| text("auto")).into_iter();
+        let namespaces = namespaces.chain(paths.iter().map(|path| text(path.display())));
         [
+            ("attach.namespaces", list(namespaces)),
             ("attach.xdp", text(xdp)),
             ("attach.tc", text(tc)),
             ("attach.pin_dir", text(self.attach.pin_dir.display())),

@@ -130,11 +130,29 @@ pub(crate) struct Probe {
     pub(crate) except: Vec<Cidr>,
 }
 
+/// Network namespaces beside the agent's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Namespaces {
+    /// Those in which somebody listens on a port of DNS.
+    pub(crate) resolvers: bool,
+    /// Those at these absolute paths, such as `/run/netns/blue`.
+    pub(crate) paths: Vec<PathBuf>,
+}
+
+impl Namespaces {
+    /// Whether there is none.
+    pub(crate) const fn is_empty(&self) -> bool {
+        !self.resolvers && self.paths.is_empty()
+    }
+}
+
 /// Where and how programs are attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Attach {
     /// Which interfaces.
     pub(crate) selection: Selection,
+    /// Network namespaces beside the agent's own in which `lo` is guarded.
+    pub(crate) namespaces: Namespaces,
     /// XDP, for packets that come in.
     pub(crate) xdp: Xdp,
     /// TC, where XDP is not.
@@ -300,6 +318,7 @@ impl Default for Config {
                     exclude: Vec::new(),
                     preset: None,
                 },
+                namespaces: Namespaces::default(),
                 xdp: Xdp::Auto,
                 tc: Tc::Auto,
                 pin_dir: PathBuf::from(DEFAULT_PIN_DIR),

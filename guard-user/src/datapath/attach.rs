@@ -45,6 +45,8 @@ pub(crate) enum AttachError {
     },
     #[error("{}", .0.join("; "))]
     NoMethod(Vec<String>),
+    #[error("{0}")]
+    Object(String),
     #[error(
         "{0} is there, and what it runs is not dnsguard's: it is left alone; remove it, or give dnsguard another \
          directory (--pin-dir)"

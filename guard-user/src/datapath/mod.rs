@@ -12,10 +12,17 @@ mod pressure;
 mod tables;
 mod versions;
 
-use std::{fs::File, io, path::Path};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, btree_map::Entry},
+    fs::File,
+    io,
+    path::Path,
+};
 
 use aya::Ebpf;
 use guard_common::abi;
+use guard_common::case::NAMESPACE_SHIFT;
 use tracing::warn;
 
 use self::{attach::Attacher, ownership::Ours, pins::Pins};
@@ -27,12 +34,15 @@ pub(crate) use self::{
 };
 use crate::{
     attachment::{Attachment, Hook},
-    config::{Attach, Config},
+    config::{Attach, Config, Tc, Xdp},
     device::Device,
 };
 
 /// The kernel object that the agent carries.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("DNSGUARD_KERNEL_OBJECT"));
+
+/// What the interfaces of the agent's own network namespace have on top of their index.
+const OWN_NAMESPACE: u32 = 0;
 
 /// Why the guard cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +72,10 @@ pub(crate) struct Datapath {
     pins: Pins,
     /// How programs are attached.
     attach: Attach,
+    /// The kernel object, for further namespaces.
+    object: Cow<'static, [u8]>,
+    /// The programs for other network namespaces, by the index of the interface that they are for.
+    elsewhere: BTreeMap<u32, Ebpf>,
     /// Programs that are ours.
     ours: Ours,
     takeover: Option<Takeover>,
@@ -87,18 +101,16 @@ impl Datapath {
         });
         // Before a map of theirs is replaced, which can be the proof.
         let ours = Ours::find(&pins);
-        let read;
-        let bytes = match object {
-            Some(path) => {
-                read = std::fs::read(path).map_err(|source| DatapathError::Unreadable {
+        let object = match object {
+            Some(path) => std::fs::read(path)
+                .map(Cow::Owned)
+                .map_err(|source| DatapathError::Unreadable {
                     path: path.display().to_string(),
                     source,
-                })?;
-                &read
-            }
-            None => OBJECT,
+                })?,
+            None => Cow::Borrowed(OBJECT),
         };
-        let loaded = object::load(bytes, &pins).map_err(DatapathError::from);
+        let loaded = object::load(&object, &pins, OWN_NAMESPACE).map_err(DatapathError::from);
         let taken = loaded.and_then(|mut ebpf| Ok((Kernel::take(&mut ebpf)?, ebpf)));
         // Somebody who may not load anything leaves no directories either.
         let (kernel, ebpf) = taken.inspect_err(|_| pins.remove_empty())?;
@@ -107,6 +119,8 @@ impl Datapath {
                 ebpf,
                 pins,
                 attach: config.attach.clone(),
+                object,
+                elsewhere: BTreeMap::new(),
                 ours,
                 takeover,
                 attachments: Vec::new(),
@@ -139,10 +153,34 @@ impl Datapath {
         Ok(attachment)
     }
 
+    /// Attaches to the `lo` of the network namespace that the calling thread is in; `device` is what it is called here.
+    pub(crate) fn attach_elsewhere(&mut self, device: &Device) -> Result<Attachment, AttachError> {
+        let namespace = device.ifindex & !((1 << NAMESPACE_SHIFT) - 1);
+        let ebpf = match self.elsewhere.entry(device.ifindex) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(place) => {
+                let loaded = object::load(&self.object, &self.pins, namespace);
+                place.insert(loaded.map_err(|error| AttachError::Object(error.to_string()))?)
+            }
+        };
+        // A clsact filter could not be taken out without going back there.
+        let mut attacher = Attacher::new(ebpf, &self.pins, &mut self.ours, Xdp::Off, Tc::Tcx);
+        let lo = Device {
+            name: "lo".to_owned(),
+            ..device.clone()
+        };
+        let mut attachment = attacher.attach(&lo, Hook::TcIngress)?;
+        attachment.device.clone_from(&device.name);
+        attachment.reason = "the loopback of another network namespace".to_owned();
+        self.attachments.push(attachment.clone());
+        Ok(attachment)
+    }
+
     /// Takes everything out that hangs at an interface, which may be gone; tells what that was.
     pub(crate) fn forget(&mut self, ifindex: u32) -> Vec<Attachment> {
         let forgotten: Vec<_> = self.attachments.extract_if(.., |one| one.ifindex == ifindex).collect();
         self.pins.remove_links(&forgotten);
+        self.elsewhere.remove(&ifindex);
         forgotten
     }
 

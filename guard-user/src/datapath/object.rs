@@ -34,8 +34,9 @@ pub(crate) enum ObjectError {
     Outdated(String, #[source] std::io::Error),
 }
 
-/// Loads the maps; programs are loaded when they are first attached.
-pub(super) fn load(object: &[u8], pins: &Pins) -> Result<Ebpf, ObjectError> {
+/// Loads the maps; programs are loaded when they are first attached. `namespace` is what goes on top of the index of the
+/// interfaces that they are for.
+pub(super) fn load(object: &[u8], pins: &Pins, namespace: u32) -> Result<Ebpf, ObjectError> {
     // Before 5.11 maps count against the locked memory of a process.
     if let Err(error) = setrlimit(
         Resource::RLIMIT_MEMLOCK,
@@ -56,6 +57,8 @@ pub(super) fn load(object: &[u8], pins: &Pins) -> Result<Ebpf, ObjectError> {
         }
         loader.map_pin_path(name, path);
     }
+    // An object that was built before there were others has none.
+    loader.override_global(abi::NAMESPACE, &namespace, false);
     loader.load(object).map_err(|error| ObjectError::Load(Box::new(error)))
 }
 

@@ -13,8 +13,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::warn;
 
-use super::{Change, Failed, retry::Retries};
+use super::{
+    Change, Failed,
+    namespaces::{self, Elsewhere, Found},
+    retry::Retries,
+};
 use crate::{
+    attachment::Hook,
+    config::Config,
     datapath::Datapath,
     device::Device,
     netlink::{Changes, Link, Monitor, Netlink},
@@ -36,6 +42,11 @@ pub(crate) struct Follower {
     /// What is to be guarded, by index.
     devices: BTreeMap<u32, Device>,
     retries: Retries,
+    elsewhere: Elsewhere,
+    /// The `lo` of each namespace that is guarded beside the agent's own.
+    loopbacks: Vec<Device>,
+    /// When other namespaces are looked at again.
+    next_elsewhere: Instant,
     /// Whether the last listing failed, which was told then.
     is_blind: bool,
 }
@@ -46,10 +57,14 @@ impl Follower {
     /// # Errors
     ///
     /// There is no netlink socket to be had.
-    pub(crate) fn new(datapath: Datapath, selection: Selection) -> io::Result<Self> {
+    pub(crate) fn new(datapath: Datapath, config: &Config) -> io::Result<Self> {
+        let elsewhere = Elsewhere::new(config.attach.namespaces.clone(), config.ports.iter().copied());
         Ok(Self {
             datapath,
-            selection,
+            selection: config.attach.selection.clone(),
+            elsewhere,
+            loopbacks: Vec::new(),
+            next_elsewhere: Instant::now(),
             netlink: Netlink::open()?,
             monitor: Monitor::open()?,
             devices: BTreeMap::new(),
@@ -79,8 +94,11 @@ impl Follower {
     ///
     /// Interfaces cannot be listed.
     pub(crate) fn begin(&mut self) -> io::Result<Change> {
-        let change = self.look(&BTreeSet::new(), Instant::now())?;
+        let mut change = self.look(&BTreeSet::new(), Instant::now())?;
         self.datapath.remove_strangers();
+        // Numbers of namespaces are given anew: what an agent before this one had there is taken out first.
+        self.look_elsewhere(Instant::now(), &mut change);
+        self.finish(&mut change);
         Ok(change)
     }
 
@@ -125,6 +143,8 @@ impl Follower {
             };
             self.is_blind = false;
             change.addresses = news.addresses;
+            self.look_elsewhere(Instant::now(), &mut change);
+            self.finish(&mut change);
             if change.is_something() && changes.send(change).is_err() {
                 return;
             }
@@ -161,10 +181,63 @@ impl Follower {
             self.guard(&device, &why, now, &mut change);
             self.devices.insert(device.ifindex, device);
         }
-        change.attachments = self.datapath.attachments().to_vec();
-        change.devices = self.devices.values().cloned().collect();
-        change.failing = self.retries.len();
         Ok(change)
+    }
+
+    /// Looks into other namespaces from time to time: nobody tells of them.
+    fn look_elsewhere(&mut self, now: Instant, change: &mut Change) {
+        if now < self.next_elsewhere {
+            return;
+        }
+        self.next_elsewhere = now + POLL;
+        let news = self.elsewhere.look();
+        for ifindex in news.gone {
+            self.loopbacks.retain(|device| device.ifindex != ifindex);
+            self.forget(ifindex, "nobody is in its network namespace any more", change);
+        }
+        for Found { device, entrance } in news.found {
+            if !self.retries.is_due(device.ifindex, Hook::TcIngress, now) {
+                self.elsewhere.forget(&device);
+                continue;
+            }
+            let attached = namespaces::within(&entrance, || self.datapath.attach_elsewhere(&device));
+            let attached = match attached {
+                Ok(attached) => attached.map_err(|error| error.to_string()),
+                Err(error) => Err(format!(
+                    "its network namespace cannot be entered: {error}; it takes CAP_SYS_ADMIN"
+                )),
+            };
+            match attached {
+                Ok(attachment) => {
+                    self.retries.succeeded(device.ifindex, Hook::TcIngress);
+                    change.attached.push(attachment);
+                    self.loopbacks.push(device);
+                }
+                Err(reason) => {
+                    self.elsewhere.forget(&device);
+                    change.failed.push(self.failed(&device, Hook::TcIngress, reason, now));
+                }
+            }
+        }
+    }
+
+    /// Says how everything stands now.
+    fn finish(&self, change: &mut Change) {
+        change.attachments = self.datapath.attachments().to_vec();
+        change.devices = self.devices.values().chain(&self.loopbacks).cloned().collect();
+        change.failing = self.retries.len();
+    }
+
+    /// Notes that a hook could not be attached.
+    fn failed(&mut self, device: &Device, hook: Hook, error: String, now: Instant) -> Failed {
+        let (delay, is_news) = self.retries.failed(device.ifindex, hook, &error, now);
+        Failed {
+            device: device.name.clone(),
+            hook,
+            reason: format!("{error}; it is tried again in {} s", delay.as_secs()),
+            error,
+            is_news,
+        }
     }
 
     /// Attaches what lacks at an interface.
@@ -184,15 +257,7 @@ impl Follower {
                     change.attached.push(attachment);
                 }
                 Err(error) => {
-                    let reason = error.to_string();
-                    let (delay, is_news) = self.retries.failed(device.ifindex, hook, &reason, now);
-                    change.failed.push(Failed {
-                        device: device.name.clone(),
-                        hook,
-                        error: reason.clone(),
-                        reason: format!("{reason}; it is tried again in {} s", delay.as_secs()),
-                        is_news,
-                    });
+                    change.failed.push(self.failed(device, hook, error.to_string(), now));
                 }
             }
         }

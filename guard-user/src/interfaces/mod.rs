@@ -10,6 +10,7 @@
 //! renew: so all of this is a thread of its own, which has the [`Datapath`] until the end. The agent hears what it did.
 
 mod follow;
+mod namespaces;
 mod retry;
 
 use std::{

@@ -68,6 +68,9 @@ interfaces = {{ toJson . }}
 exclude = {{ toJson . }}
 {{- end }}
 at_stop = {{ toJson .Values.atStop }}
+{{- if .Values.netns.enabled }}
+namespaces = ["auto"]
+{{- end }}
 
 [metrics]
 listen = {{ include "dnsguard.listen" . | toJson }}
@@ -120,6 +123,9 @@ metricRelabelings:
 {{/* Root without rights but these: bpf(2), attaching, and what the verifier allows only to those who may trace. */}}
 {{- define "dnsguard.securityContext" -}}
 {{- $capabilities := list "BPF" "NET_ADMIN" "PERFMON" }}
+{{- if .Values.netns.enabled }}
+{{- $capabilities = concat $capabilities (list "SYS_ADMIN" "SYS_PTRACE") }}
+{{- end }}
 {{- $context := dict
   "runAsUser" 0
   "runAsGroup" 0
