@@ -62,4 +62,6 @@ pub(crate) struct Attachment {
     pub(crate) program_id: u32,
     /// Why this method and not a better one; empty where it is the best there is.
     pub(crate) reason: String,
+    /// Programs of others that hung on the same side of the interface then, in words.
+    pub(crate) neighbours: Vec<String>,
 }

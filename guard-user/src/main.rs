@@ -29,6 +29,7 @@ mod loops;
 mod manual;
 mod metrics;
 mod name;
+mod neighbours;
 mod netlink;
 mod offenders;
 mod page;

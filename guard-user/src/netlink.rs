@@ -86,6 +86,8 @@ pub(crate) struct Filter {
     pub(crate) program: u32,
     /// Lower ones run first.
     pub(crate) priority: u16,
+    /// One of those with this priority.
+    pub(crate) handle: u32,
 }
 
 /// A socket in the network namespace of the thread that opened it. Asking takes no capability.
@@ -333,6 +335,7 @@ impl Answer {
     fn filter(&self) -> Option<Filter> {
         let mut found = Filter {
             // The upper half; the lower one is the protocol.
+            handle: self.number(8)?,
             priority: (self.number(16).filter(|_| self.kind == RTM_NEWTFILTER)? >> 16) as u16,
             ..Filter::default()
         };

@@ -8,7 +8,8 @@ use aya::{
     programs::{
         LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode,
         links::FdLink,
-        tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions, qdisc_add_clsact},
+        loaded_programs,
+        tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions, TcHandle, qdisc_add_clsact},
     },
 };
 
@@ -32,8 +33,20 @@ impl Foreign {
     /// One in a filter at the clsact qdisc, of the first priority.
     pub fn clsact(namespace: &Namespace, device: &str, direction: TcAttachType, name: &str) -> Result<Self> {
         namespace.run(|| qdisc_add_clsact(device))?;
+        Self::filter(namespace, device, direction, name, (1, 0))
+    }
+
+    /// One in a filter at a clsact qdisc that is there, of this priority and handle; the kernel chooses what is 0.
+    pub fn filter(
+        namespace: &Namespace,
+        device: &str,
+        direction: TcAttachType,
+        name: &str,
+        (priority, handle): (u16, u32),
+    ) -> Result<Self> {
         let options = NlOptions {
-            priority: 1,
+            priority,
+            handle: TcHandle::from(handle),
             ..NlOptions::default()
         };
         Self::classifier(namespace, device, direction, name, TcAttachOptions::Netlink(options))
@@ -76,6 +89,13 @@ impl Foreign {
     /// The number of the program.
     pub fn id(&self) -> u32 {
         self.id
+    }
+
+    /// How often it has run, while the kernel counts that.
+    pub fn runs(&self) -> Result<u64> {
+        let mut loaded = loaded_programs().flatten();
+        let info = loaded.find(|program| program.id() == self.id);
+        Ok(info.context("the program is gone")?.run_count())
     }
 
     fn classifier(

@@ -14,7 +14,7 @@ use toml::de::DeTable;
 
 use super::{
     AT_STOP, Answer, Attach, Breaker, Cidr, Config, Control, DEFAULT_SOCKET, LinkLocal, MODES, Metrics, Namespaces,
-    Page, PodSource, Pods, Probe, Rcode, Tc, Xdp,
+    Page, PodSource, Pods, Probe, Rcode, Tc, TcxOrder, Xdp,
     budget::{self, Placed, Stated},
     hygiene, pin_dir,
     section::{Fault, Section},
@@ -280,6 +280,7 @@ fn attach(section: &mut Section<'_>, default: Attach) -> Attach {
         ("off", Xdp::Off),
     ];
     let tc = [("auto", Tc::Auto), ("tcx", Tc::Tcx), ("clsact", Tc::Clsact)];
+    let tcx_order = [("first", TcxOrder::First), ("last", TcxOrder::Last)];
     Attach {
         selection: Selection {
             include: interfaces.unwrap_or(default.selection.include),
@@ -289,6 +290,7 @@ fn attach(section: &mut Section<'_>, default: Attach) -> Attach {
         namespaces: namespaces(section.texts("namespaces", namespace).unwrap_or_default()),
         xdp: section.word("xdp", &xdp, default.xdp),
         tc: section.word("tc", &tc, default.tc),
+        tcx_order: section.word("tcx_order", &tcx_order, default.tcx_order),
         pin_dir: section.text("pin_dir", pin_dir).unwrap_or(default.pin_dir),
         at_stop: section.word("at_stop", &AT_STOP, default.at_stop),
     }

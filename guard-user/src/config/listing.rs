@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use guard_common::policy::Action;
 
-use super::{Config, Namespaces, PodSource, Tc, Xdp, mode_word};
+use super::{Config, Namespaces, PodSource, Tc, TcxOrder, Xdp, mode_word};
 use crate::selection::Preset;
 
 /// A key, as it stands in the file, and its value, as TOML writes it.
@@ -59,7 +59,7 @@ impl Config {
             .collect()
     }
 
-    fn fixed(&self) -> [Setting; 10] {
+    fn fixed(&self) -> [Setting; 11] {
         let xdp = match self.attach.xdp {
             Xdp::Auto => "auto",
             Xdp::Driver => "driver",
@@ -70,6 +70,10 @@ impl Config {
             Tc::Auto => "auto",
             Tc::Tcx => "tcx",
             Tc::Clsact => "clsact",
+        };
+        let tcx_order = match self.attach.tcx_order {
+            TcxOrder::First => "first",
+            TcxOrder::Last => "last",
         };
         let address = |listen: Option<SocketAddr>| text(listen.map_or_else(String::new, |listen| listen.to_string()));
         let socket = self.control.socket.as_deref().map(|path| path.display().to_string());
@@ -85,6 +89,7 @@ impl Config {
             ("attach.namespaces", list(namespaces)),
             ("attach.xdp", text(xdp)),
             ("attach.tc", text(tc)),
+            ("attach.tcx_order", text(tcx_order)),
             ("attach.pin_dir", text(self.attach.pin_dir.display())),
             ("metrics.listen", address(self.metrics.listen)),
             ("page.listen", address(self.page.listen)),

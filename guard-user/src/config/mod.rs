@@ -157,6 +157,8 @@ pub(crate) struct Attach {
     pub(crate) xdp: Xdp,
     /// TC, where XDP is not.
     pub(crate) tc: Tc,
+    /// The place in a chain of tcx.
+    pub(crate) tcx_order: TcxOrder,
     /// Absolute path of the directory for pinned maps and links.
     pub(crate) pin_dir: PathBuf,
     /// What becomes of all that when the agent is told to stop.
@@ -204,6 +206,15 @@ pub(crate) enum Tc {
     Tcx,
     /// A filter at the clsact qdisc, else fail.
     Clsact,
+}
+
+/// The place of our programs in a chain of tcx, among those that hang there when they come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TcxOrder {
+    /// Before all others.
+    First,
+    /// After all others: what one of them redirects or drops is not seen.
+    Last,
 }
 
 /// The times of the breaker, in milliseconds.
@@ -321,6 +332,7 @@ impl Default for Config {
                 namespaces: Namespaces::default(),
                 xdp: Xdp::Auto,
                 tc: Tc::Auto,
+                tcx_order: TcxOrder::First,
                 pin_dir: PathBuf::from(DEFAULT_PIN_DIR),
                 at_stop: AtStop::Detach,
             },

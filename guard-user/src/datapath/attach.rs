@@ -3,7 +3,7 @@
 //! ```text
 //! incoming   XDP driver -> XDP generic -> TC    on physical NICs; TC elsewhere, and always on lo
 //! outgoing   TC, but not on lo, where every packet comes in again
-//! TC         tcx (first in the chain) -> clsact (priority and handle of our own)
+//! TC         tcx (first in the chain, or last) -> clsact (priority and handle of our own)
 //! ```
 //!
 //! A program that hangs there already, pinned by an agent before this one, is replaced in place. Nobody else's program
@@ -29,8 +29,9 @@ use tracing::warn;
 use super::{clsact, ownership::Ours, pins::Pins};
 use crate::{
     attachment::{Attachment, Hook, Method},
-    config::{Tc, Xdp as XdpPolicy},
+    config::{Attach, Tc, TcxOrder, Xdp as XdpPolicy},
     device::Device,
+    neighbours::Surroundings,
 };
 
 /// Why a program is not attached.
@@ -61,16 +62,26 @@ pub(super) struct Attacher<'a> {
     ours: &'a mut Ours,
     xdp: XdpPolicy,
     tc: Tc,
+    tcx_order: TcxOrder,
+    surroundings: Surroundings<'a>,
 }
 
 impl<'a> Attacher<'a> {
-    pub(super) const fn new(ebpf: &'a mut Ebpf, pins: &'a Pins, ours: &'a mut Ours, xdp: XdpPolicy, tc: Tc) -> Self {
+    pub(super) const fn new(
+        ebpf: &'a mut Ebpf,
+        pins: &'a Pins,
+        ours: &'a mut Ours,
+        attach: &Attach,
+        surroundings: Surroundings<'a>,
+    ) -> Self {
         Self {
             ebpf,
             pins,
             ours,
-            xdp,
-            tc,
+            xdp: attach.xdp,
+            tc: attach.tc,
+            tcx_order: attach.tcx_order,
+            surroundings,
         }
     }
 
@@ -97,10 +108,12 @@ impl<'a> Attacher<'a> {
                         method,
                         program_id,
                         reason,
+                        neighbours: Vec::new(),
                     });
                 }
                 Err(Failure::Program(error)) => return Err(error),
                 Err(Failure::Method(why)) => failed.push(format!("{}: {why}", method.word())),
+                Err(Failure::Taken(why)) => failed.push(format!("{}: {why} ({})", method.word(), self.taken(hook))),
             }
         }
         if matches!((hook, self.xdp), (Hook::Xdp, XdpPolicy::Auto)) {
@@ -109,6 +122,18 @@ impl<'a> Attacher<'a> {
             return Ok(attachment);
         }
         Err(AttachError::NoMethod(failed))
+    }
+
+    /// Who has the place that was wanted, as far as that can be seen.
+    fn taken(&self, hook: Hook) -> String {
+        let others = matches!(hook, Hook::Xdp).then(|| self.surroundings.xdp());
+        let others = others.unwrap_or_default().into_iter();
+        let others: Vec<_> = others.filter(|one| one.name.is_some()).map(|one| one.words()).collect();
+        if others.is_empty() {
+            "another program has the slot: `bpftool net` names it".to_owned()
+        } else {
+            format!("taken by {}", others.join(" and "))
+        }
     }
 
     fn attach_by(&mut self, device: &Device, hook: Hook, method: Method) -> Result<u32, Failure> {
@@ -138,6 +163,10 @@ impl<'a> Attacher<'a> {
                 Ok(id)
             }
             Method::Tcx => {
+                let order = match self.tcx_order {
+                    TcxOrder::First => LinkOrder::first(),
+                    TcxOrder::Last => LinkOrder::last(),
+                };
                 let standing = self.standing(&pin)?;
                 let program = self.classifier(hook)?;
                 let id = program_id(program.info())?;
@@ -152,8 +181,11 @@ impl<'a> Attacher<'a> {
                         Err(error) => unpin(&path, &error),
                     }
                 }
-                let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-                let link = program.attach_with_options(&device.name, clsact::direction(hook), options)?;
+                let link = program.attach_with_options(
+                    &device.name,
+                    clsact::direction(hook),
+                    TcAttachOptions::TcxOrder(order),
+                )?;
                 let link = FdLink::try_from(program.take_link(link)?).map_err(Failure::link)?;
                 link.pin(&pin).map_err(|error| Failure::Method(error.to_string()))?;
                 Ok(id)
@@ -162,6 +194,7 @@ impl<'a> Attacher<'a> {
                 if pin.exists() && !self.ours.runs(&pin) {
                     return Err(not_ours(&pin));
                 }
+                clsact::refuse_foreign(self.surroundings.netlink, device.ifindex, hook).map_err(Failure::Method)?;
                 let program = self.classifier(hook)?;
                 let id = program_id(program.info())?;
                 clsact::replace(program, &device.name, hook)?;
@@ -260,6 +293,8 @@ enum Failure {
     Program(AttachError),
     /// This method only.
     Method(String),
+    /// The same, because another program is in its place.
+    Taken(String),
 }
 
 impl Failure {
@@ -270,7 +305,11 @@ impl Failure {
 
 impl From<ProgramError> for Failure {
     fn from(error: ProgramError) -> Self {
-        Self::Method(explain(&error))
+        let why = explain(&error);
+        match os_error(&error) {
+            Some(nix::libc::EBUSY | nix::libc::EEXIST) => Self::Taken(why),
+            _ => Self::Method(why),
+        }
     }
 }
 
@@ -300,7 +339,7 @@ fn not_ours(pin: &Path) -> Failure {
 }
 
 fn unpin(pin: &Path, why: &Failure) {
-    if let Failure::Method(why) = why {
+    if let Failure::Method(why) | Failure::Taken(why) = why {
         warn!("{} is no longer attached ({why}); it is replaced", pin.display());
     }
     let _ = fs::remove_file(pin);
@@ -325,20 +364,28 @@ fn reason(device: &Device, hook: Hook, method: Method, wanted: (XdpPolicy, Tc), 
     reasons.join("; ")
 }
 
+/// What the kernel said, if an error of aya has that behind it.
+fn os_error(error: &ProgramError) -> Option<i32> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(inner) = cause {
+        if let Some(io) = inner.downcast_ref::<io::Error>() {
+            return io.raw_os_error();
+        }
+        cause = inner.source();
+    }
+    None
+}
+
 /// An error of aya with the one cause behind it, and what to do about the common ones.
 fn explain(error: &ProgramError) -> String {
     let mut text = error.to_string();
     let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
     while let Some(inner) = cause {
         text = format!("{text}: {inner}");
-        if let Some(io) = inner.downcast_ref::<io::Error>() {
-            match io.raw_os_error() {
-                Some(nix::libc::EBUSY | nix::libc::EEXIST) => {
-                    text.push_str(" (another program has the slot: `bpftool net` names it)");
-                }
-                Some(nix::libc::EPERM) => text.push_str(" (it takes CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)"),
-                _ => {}
-            }
+        if let Some(io) = inner.downcast_ref::<io::Error>()
+            && io.raw_os_error() == Some(nix::libc::EPERM)
+        {
+            text.push_str(" (it takes CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)");
         }
         cause = inner.source();
     }

@@ -10,12 +10,41 @@ use aya::programs::{
 use nix::net::if_::if_indextoname;
 use tracing::{debug, warn};
 
-use crate::attachment::Hook;
+use super::ownership;
+use crate::{
+    attachment::Hook,
+    netlink::{Filter, Netlink},
+};
 
 /// Priority of our filters: behind whoever must be first, and nobody's default.
 const PRIORITY: u16 = 53;
 /// Handle of our filters.
 const HANDLE: u32 = 0xd53;
+
+/// Refuses a place in which a filter is that somebody else has put there: the error says whose place it is.
+pub(super) fn refuse_foreign(netlink: &Netlink, ifindex: u32, hook: Hook) -> Result<(), String> {
+    match standing(netlink, ifindex, hook) {
+        Some(filter) if !is_ours(&filter) => Err(format!(
+            "the filter of priority {PRIORITY} and handle {HANDLE:#x} is {} (program {}), which is not dnsguard's: it is \
+             left alone; remove it, or set tc = \"tcx\" in [attach]",
+            filter.name, filter.program
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The filter in our place, whoever has put it there; none, where there is no clsact qdisc.
+fn standing(netlink: &Netlink, ifindex: u32, hook: Hook) -> Option<Filter> {
+    let filters = netlink.filters(ifindex, hook).unwrap_or_default();
+    filters
+        .into_iter()
+        .find(|filter| (filter.priority, filter.handle) == (PRIORITY, HANDLE))
+}
+
+/// Whether a filter in our place is ours: it is called like our program.
+fn is_ours(filter: &Filter) -> bool {
+    ownership::NAMES.contains(&filter.name.as_str())
+}
 
 /// Puts the program into our filter at a hook of an interface, in place of the one in it if there is one. It stays there
 /// until it is deleted.
@@ -49,6 +78,17 @@ pub(super) fn delete(ifindex: u32, hook: Hook) {
     let Some(name) = if_indextoname(ifindex).ok().and_then(|name| name.into_string().ok()) else {
         return;
     };
+    let found = Netlink::open()
+        .ok()
+        .and_then(|netlink| standing(&netlink, ifindex, hook));
+    if let Some(filter) = found.filter(|filter| !is_ours(filter)) {
+        warn!(
+            "{name}: the {} filter in dnsguard's place is {}, which is not its own: it stays",
+            hook.word(),
+            filter.name
+        );
+        return;
+    }
     match SchedClassifierLink::attached(&name, direction(hook), PRIORITY, handle(), None) {
         // Dropping the link deletes the filter.
         Ok(link) => drop(link),

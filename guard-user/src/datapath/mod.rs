@@ -36,6 +36,7 @@ use crate::{
     attachment::{Attachment, Hook},
     config::{Attach, Config, Tc, Xdp},
     device::Device,
+    neighbours::Surroundings,
 };
 
 /// The kernel object that the agent carries.
@@ -141,20 +142,32 @@ impl Datapath {
         hooks
     }
 
-    /// Attaches at one hook of an interface, which was chosen for the reason `why`.
-    pub(crate) fn attach(&mut self, device: &Device, hook: Hook, why: &str) -> Result<Attachment, AttachError> {
-        let Attach { xdp, tc, .. } = self.attach;
-        let mut attacher = Attacher::new(&mut self.ebpf, &self.pins, &mut self.ours, xdp, tc);
+    /// Attaches at one hook of an interface, which was chosen for the reason `why`, and looks who else hangs there.
+    pub(crate) fn attach(
+        &mut self,
+        device: &Device,
+        hook: Hook,
+        why: &str,
+        surroundings: Surroundings<'_>,
+    ) -> Result<Attachment, AttachError> {
+        let mut attacher = Attacher::new(&mut self.ebpf, &self.pins, &mut self.ours, &self.attach, surroundings);
         let mut attachment = attacher.attach(device, hook)?;
-        let reasons = [why, attachment.reason.as_str()];
-        let reasons: Vec<_> = reasons.into_iter().filter(|reason| !reason.is_empty()).collect();
+        let beside = surroundings.beside(attachment.hook, attachment.program_id, |id| self.ours.has(id));
+        let mut reasons = vec![why.to_owned(), attachment.reason];
+        reasons.extend(beside.reasons());
+        reasons.retain(|reason| !reason.is_empty());
         attachment.reason = reasons.join("; ");
+        attachment.neighbours = beside.all();
         self.attachments.push(attachment.clone());
         Ok(attachment)
     }
 
     /// Attaches to the `lo` of the network namespace that the calling thread is in; `device` is what it is called here.
-    pub(crate) fn attach_elsewhere(&mut self, device: &Device) -> Result<Attachment, AttachError> {
+    pub(crate) fn attach_elsewhere(
+        &mut self,
+        device: &Device,
+        surroundings: Surroundings<'_>,
+    ) -> Result<Attachment, AttachError> {
         let namespace = device.ifindex & !((1 << NAMESPACE_SHIFT) - 1);
         let ebpf = match self.elsewhere.entry(device.ifindex) {
             Entry::Occupied(there) => there.into_mut(),
@@ -164,7 +177,12 @@ impl Datapath {
             }
         };
         // A clsact filter could not be taken out without going back there.
-        let mut attacher = Attacher::new(ebpf, &self.pins, &mut self.ours, Xdp::Off, Tc::Tcx);
+        let attach = Attach {
+            xdp: Xdp::Off,
+            tc: Tc::Tcx,
+            ..self.attach.clone()
+        };
+        let mut attacher = Attacher::new(ebpf, &self.pins, &mut self.ours, &attach, surroundings);
         let lo = Device {
             name: "lo".to_owned(),
             ..device.clone()

@@ -14,7 +14,7 @@ use guard_common::abi;
 use super::pins::{Pins, files, is_clsact};
 
 /// The names of our programs, in every version.
-const NAMES: [&str; 3] = [abi::PROGRAM_XDP, abi::PROGRAM_INGRESS, abi::PROGRAM_EGRESS];
+pub(super) const NAMES: [&str; 3] = [abi::PROGRAM_XDP, abi::PROGRAM_INGRESS, abi::PROGRAM_EGRESS];
 
 /// Programs that are ours, by the kernel's numbers.
 #[derive(Debug, Default)]

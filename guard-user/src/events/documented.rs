@@ -100,6 +100,7 @@ fn next(event: &Event) -> Option<Event> {
         hook: "xdp",
         method: "driver",
         program_id: 1,
+        neighbours: vec![text()],
         reason: text(),
     };
     let pod = || Pod::new(b"default", b"x");

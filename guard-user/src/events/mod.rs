@@ -176,6 +176,8 @@ pub(crate) struct Hooked {
     hook: &'static str,
     method: &'static str,
     program_id: u32,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    neighbours: Vec<String>,
     reason: String,
 }
 
@@ -294,7 +296,10 @@ impl Event {
 
     /// A program was attached.
     pub(crate) fn attach(attachment: &Attachment) -> Self {
-        Self::Attach(Hooked::new(attachment, attachment.reason.clone()))
+        Self::Attach(Hooked {
+            neighbours: attachment.neighbours.clone(),
+            ..Hooked::new(attachment, attachment.reason.clone())
+        })
     }
 
     /// A program was detached, for this reason.
@@ -478,6 +483,7 @@ impl Hooked {
             hook: attachment.hook.word(),
             method: attachment.method.word(),
             program_id: attachment.program_id,
+            neighbours: Vec::new(),
             reason,
         }
     }
@@ -491,6 +497,7 @@ impl fmt::Display for Hooked {
             method,
             program_id,
             reason,
+            ..
         } = self;
         write!(f, "{hook} on {device} by {method}, program {program_id}")?;
         if reason.is_empty() {
@@ -687,10 +694,12 @@ mod tests {
             method: Method::Clsact,
             program_id: 77,
             reason: "this kernel has no tcx".to_owned(),
+            neighbours: vec!["tcx ingress: cil_from_netdev (id 7), most likely Cilium's".to_owned()],
         };
         let expected = json!({
             "schema": 1, "event": "attach", "time": "2026-11-18T11:06:40.007Z", "device": "eth0",
-            "hook": "tc-ingress", "method": "clsact", "program_id": 77, "reason": "this kernel has no tcx",
+            "hook": "tc-ingress", "method": "clsact", "program_id": 77,
+            "neighbours": ["tcx ingress: cil_from_netdev (id 7), most likely Cilium's"], "reason": "this kernel has no tcx",
         });
         assert_eq!(value(&Event::attach(&attachment)), expected);
         let shown = Event::attach(&attachment).to_string();
@@ -698,7 +707,11 @@ mod tests {
             shown,
             "attached tc-ingress on eth0 by clsact, program 77: this kernel has no tcx"
         );
-        assert_eq!(value(&Event::detach(&attachment, "stopping"))["reason"], "stopping");
+        let detached = value(&Event::detach(&attachment, "stopping"));
+        assert_eq!(
+            (&detached["reason"], detached.get("neighbours")),
+            (&"stopping".into(), None)
+        );
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::{
     config::Config,
     datapath::Datapath,
     device::Device,
+    neighbours::{Names, Surroundings},
     netlink::{Changes, Link, Monitor, Netlink},
     selection::{Chosen, Selection},
 };
@@ -177,8 +178,11 @@ impl Follower {
             let reason = format!("the configuration does not ask for {name} ({})", self.selection.words());
             self.forget(ifindex, &reason, &mut change);
         }
+        let names = Names::default();
         for Chosen { device, why } in chosen {
-            self.guard(&device, &why, now, &mut change);
+            if let Some(&link) = present.get(&device.ifindex) {
+                self.guard(&device, &why, link, &names, now, &mut change);
+            }
             self.devices.insert(device.ifindex, device);
         }
         Ok(change)
@@ -200,7 +204,13 @@ impl Follower {
                 self.elsewhere.forget(&device);
                 continue;
             }
-            let attached = namespaces::within(&entrance, || self.datapath.attach_elsewhere(&device));
+            let surroundings = Surroundings {
+                link: &Link::default(),
+                netlink: &self.netlink,
+                names: &Names::default(),
+            };
+            let datapath = &mut self.datapath;
+            let attached = namespaces::within(&entrance, || datapath.attach_elsewhere(&device, surroundings));
             let attached = match attached {
                 Ok(attached) => attached.map_err(|error| error.to_string()),
                 Err(error) => Err(format!(
@@ -241,7 +251,7 @@ impl Follower {
     }
 
     /// Attaches what lacks at an interface.
-    fn guard(&mut self, device: &Device, why: &str, now: Instant, change: &mut Change) {
+    fn guard(&mut self, device: &Device, why: &str, link: &Link, names: &Names, now: Instant, change: &mut Change) {
         let known = self.devices.get(&device.ifindex);
         if known.is_some_and(|known| known.name != device.name) {
             self.datapath.rename(device);
@@ -251,7 +261,12 @@ impl Follower {
             if !self.retries.is_due(device.ifindex, hook, now) {
                 continue;
             }
-            match self.datapath.attach(device, hook, why) {
+            let surroundings = Surroundings {
+                link,
+                netlink: &self.netlink,
+                names,
+            };
+            match self.datapath.attach(device, hook, why, surroundings) {
                 Ok(attachment) => {
                     self.retries.succeeded(device.ifindex, hook);
                     change.attached.push(attachment);

@@ -124,6 +124,7 @@ mod tests {
             method: Method::Tcx,
             program_id: 77,
             reason: String::new(),
+            neighbours: Vec::new(),
         }
     }
 

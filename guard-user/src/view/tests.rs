@@ -37,6 +37,7 @@ fn attachment(hook: Hook) -> Attachment {
         method: Method::Tcx,
         program_id: 7,
         reason: String::new(),
+        neighbours: Vec::new(),
     }
 }
 

@@ -28,7 +28,7 @@ fn the_template_shows_every_default() {
         .lines()
         .filter(|line| line.contains(" = ") && !line.starts_with('#'))
         .count();
-    assert_eq!(keys, 31);
+    assert_eq!(keys, 32);
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn an_empty_file_is_the_defaults() {
 fn every_key_is_read() {
     let text = "mode = 'enforce'\nmarks = false\nobserve_marks = true\nports = [53, 8600]\nallow = ['X.consul ds']\n\
         [control]\nsocket = ''\ngroup = 'adm'\n\
-        [attach]\ninterfaces = ['eth*']\nexclude = ['eth9']\npreset = 'calico'\nnamespaces = ['auto', '/run/netns/blue']\nxdp = 'driver'\ntc = 'clsact'\npin_dir = '/sys/fs/bpf/x'\nat_stop = 'stay'\n\
+        [attach]\ninterfaces = ['eth*']\nexclude = ['eth9']\npreset = 'calico'\nnamespaces = ['auto', '/run/netns/blue']\nxdp = 'driver'\ntc = 'clsact'\ntcx_order = 'last'\npin_dir = '/sys/fs/bpf/x'\nat_stop = 'stay'\n\
         [breaker]\nhold_ms = 500\nhold_max_ms = 0x1000\ntest_ms = 1_000\n\
         [answer]\naction = 'drop'\nrcode = 'NXDOMAIN'\nper_client = 1\nper_hold = 2\ntrusted = ['10.0.0.0/8']\n\
         [lease]\nseconds = 5\n[metrics]\nlisten = ''\ntop = 3\n[page]\nlisten = '[::1]:80'\n\
@@ -103,6 +103,7 @@ fn every_key_is_read() {
             },
             xdp: Xdp::Driver,
             tc: Tc::Clsact,
+            tcx_order: TcxOrder::Last,
             pin_dir: PathBuf::from("/sys/fs/bpf/x"),
             at_stop: AtStop::Stay,
         },
@@ -150,7 +151,7 @@ fn every_key_is_read() {
 fn an_unknown_key_is_named_with_the_allowed_ones() {
     assert_eq!(
         error("mode = 'observe'\n\n\n\n\n[attach]\ninterfces = ['lo']\n"),
-        "dnsguard.toml:7:1: unknown key 'interfces' in [attach]; allowed: interfaces, exclude, preset, namespaces, xdp, tc, pin_dir, at_stop"
+        "dnsguard.toml:7:1: unknown key 'interfces' in [attach]; allowed: interfaces, exclude, preset, namespaces, xdp, tc, tcx_order, pin_dir, at_stop"
     );
     assert_eq!(
         error("[brake]\n"),
