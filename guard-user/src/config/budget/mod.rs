@@ -107,7 +107,7 @@ pub(crate) struct LinkLocal {
     pub(crate) limit: u32,
     /// What happens to a query above that.
     pub(crate) excess: Excess,
-    /// The interfaces; if there is none, all that are named in [attach] or lead outward, but the loopback interface.
+    /// The interfaces; if there is none, all that are named in `[attach]` or lead outward, but the loopback interface.
     pub(crate) interfaces: Vec<String>,
     /// The VPC's primary CIDR, a /16 to /28, if the operator says it.
     pub(crate) vpc: Option<(Ipv4Addr, u8)>,
@@ -145,7 +145,7 @@ impl LinkLocal {
     /// What turns the labels that the kernel shares a source's packets out by into a zone.
     pub(crate) const SHARE_LABELS: u8 = 2;
 
-    /// The interfaces that are named for it, here or, if there is none here, in [attach].
+    /// The interfaces that are named for it, here or, if there is none here, in `[attach]`.
     pub(crate) fn interfaces<'a>(&'a self, attach: &'a Attach) -> impl Iterator<Item = &'a str> {
         let named = attach.selection.named().filter(|name| *name != LOOPBACK);
         let named = named.filter(|_| self.interfaces.is_empty());
