@@ -222,8 +222,8 @@ fn libraries(tree: &Path) -> OsString {
             .flatten()
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| path.to_string_lossy().contains("-linux-gnu"));
-        // systemd's programs share a library that only they know.
-        found.extend(triplets.flat_map(|triplet| [triplet.join("systemd"), triplet]));
+        // systemd's programs share a library that only they know, and so do PulseAudio's, which Chromium is linked to.
+        found.extend(triplets.flat_map(|triplet| [triplet.join("systemd"), triplet.join("pulseaudio"), triplet]));
         found.push(parent);
     }
     env::join_paths(found).unwrap_or_default()
