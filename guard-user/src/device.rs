@@ -57,6 +57,18 @@ impl Device {
         })
     }
 
+    /// The interface of this name, of those that the kernel lists.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or it carries no Ethernet frames.
+    pub(crate) fn named(name: &str, links: &[Link]) -> Result<Self, DeviceError> {
+        match links.iter().find(|link| link.name == name) {
+            Some(link) => Self::of(link, false),
+            None => Err(DeviceError::Missing(name.to_owned())),
+        }
+    }
+
     /// Whether there is hardware behind an interface.
     pub(crate) fn is_physical(link: &Link) -> bool {
         // What software makes has a kind; of the rest, such as tunnels of old, sysfs knows.

@@ -9,7 +9,7 @@ use guard_common::budget::Service;
 
 use crate::{
     config::Config,
-    device::{Device, DeviceError},
+    device::Device,
     host::Host,
     link_local::{self, Destination, NoAddress},
     netlink::Netlink,
@@ -83,10 +83,7 @@ fn is_on_one_link(address: IpAddr) -> bool {
 pub(crate) fn check_services(interface: &str, vpc: Option<(Ipv4Addr, u8)>) -> Result<(), String> {
     let links = Netlink::open().and_then(|netlink| netlink.links());
     let links = links.map_err(|error| format!("cannot list the interfaces of this host: {error}"))?;
-    match links.iter().find(|link| link.name == interface) {
-        Some(link) => drop(Device::of(link, false).map_err(|error| error.to_string())?),
-        None => return Err(DeviceError::Missing(interface.to_owned()).to_string()),
-    }
+    Device::named(interface, &links).map_err(|error| error.to_string())?;
     let host = Host::read().map_err(|error| format!("cannot read the addresses of this host: {error}"))?;
     let found = link_local::destinations(interface, &host, vpc);
     found.map(drop).map_err(|error| error.to_string())

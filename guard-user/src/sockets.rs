@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::unix::fs::MetadataExt as _,
     path::Path,
 };
 
@@ -47,9 +48,7 @@ impl Owners {
     /// Looks through all processes.
     pub(crate) fn read() -> Self {
         let inodes: HashSet<u64> = sockets().map(|socket| socket.inode).collect();
-        let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let having = pids.filter(|pid| descriptors(*pid).any(|inode| inodes.contains(&inode)));
+        let having = pids().filter(|pid| descriptors(*pid).any(|inode| inodes.contains(&inode)));
         Self {
             processes: having.map(|pid| (pid, name(pid))).collect(),
         }
@@ -94,6 +93,17 @@ impl Owners {
                 .collect(),
         }
     }
+}
+
+/// The numbers of all processes.
+pub(crate) fn pids() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// The number of a namespace; `None` where one may not look.
+pub(crate) fn namespace(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().map(|namespace| namespace.ino())
 }
 
 /// The inodes of the sockets of a process; none where one may not look.

@@ -57,7 +57,7 @@ impl Ledger {
             !devices.iter().any(|device| device.ifindex == *ifindex)
         });
         for (_, counters) in gone {
-            add(&mut self.gone, &counters);
+            self.gone = Counters::sum(&[self.gone, counters]);
         }
         Ok(())
     }
@@ -91,12 +91,6 @@ impl Ledger {
     /// What was counted at interfaces that are no longer guarded.
     pub(super) const fn gone(&self) -> &Counters {
         &self.gone
-    }
-}
-
-fn add(sum: &mut Counters, counters: &Counters) {
-    for (sum, count) in sum.0.iter_mut().zip(counters.0) {
-        *sum = sum.wrapping_add(count);
     }
 }
 

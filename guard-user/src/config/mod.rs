@@ -288,13 +288,18 @@ impl Config {
 
     /// Whether a budget or a rule of hygiene is about the interface of this name.
     pub(crate) fn limits_at(&self, device: &str) -> bool {
-        let budgets = self.budgets.iter().flat_map(|budget| &budget.filter.interfaces);
-        budgets.chain(&self.hygiene.interfaces).any(|name| name == device)
+        self.limited_interfaces().any(|name| name == device)
     }
 
     /// Whether any budget or rule of hygiene is about certain interfaces.
     pub(crate) fn names_interfaces(&self) -> bool {
-        !self.hygiene.interfaces.is_empty() || self.budgets.iter().any(|budget| !budget.filter.interfaces.is_empty())
+        self.limited_interfaces().next().is_some()
+    }
+
+    /// The interfaces that budgets and rules of hygiene are about by name.
+    fn limited_interfaces(&self) -> impl Iterator<Item = &String> {
+        let budgets = self.budgets.iter().flat_map(|budget| &budget.filter.interfaces);
+        budgets.chain(&self.hygiene.interfaces)
     }
 
     /// A line for each budget and one for the rules of hygiene, if there are any.
@@ -428,25 +433,24 @@ pub(crate) const fn mode_word(mode: Mode) -> &'static str {
 
 /// Reads the word of a mode on the command line.
 pub(crate) fn mode_parser() -> impl TypedValueParser<Value = Mode> {
-    PossibleValuesParser::new(MODES.map(|(word, _)| word)).map(|word| {
-        let found = MODES.iter().find(|(known, _)| *known == word);
-        found.map_or(Mode::Observe, |(_, mode)| *mode)
-    })
-}
-
-/// Reads the word of a preset on the command line.
-pub(crate) fn preset_parser() -> impl TypedValueParser<Value = Preset> {
-    PossibleValuesParser::new(PRESETS.map(|(word, _)| word)).map(|word| {
-        let found = PRESETS.iter().find(|(known, _)| *known == word);
-        found.map_or(Preset::Auto, |(_, preset)| *preset)
-    })
+    word_parser(&MODES)
 }
 
 /// Reads the word for what becomes of the guard at a stop on the command line.
 pub(crate) fn at_stop_parser() -> impl TypedValueParser<Value = AtStop> {
-    PossibleValuesParser::new(AT_STOP.map(|(word, _)| word)).map(|word| {
-        let found = AT_STOP.iter().find(|(known, _)| *known == word);
-        found.map_or(AtStop::Detach, |(_, at_stop)| *at_stop)
+    word_parser(&AT_STOP)
+}
+
+/// Reads the word of a preset on the command line.
+pub(crate) fn preset_parser() -> impl TypedValueParser<Value = Preset> {
+    word_parser(&PRESETS)
+}
+
+/// Reads one of these words on the command line.
+fn word_parser<T: Copy + Send + Sync>(words: &'static [(&str, T)]) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(words.iter().map(|(word, _)| *word)).map(|word| {
+        let found = words.iter().find(|(known, _)| *known == word);
+        found.expect("nothing but one of the words comes through").1
     })
 }
 

@@ -220,14 +220,11 @@ impl<'a> Attacher<'a> {
     }
 
     fn xdp_program(&mut self) -> Result<&mut Xdp, Failure> {
-        let (pins, name) = (self.pins, abi::PROGRAM_XDP);
-        let is_loaded = self.program::<Xdp>(name)?.fd().is_ok();
-        if !is_loaded {
-            let program = self.program::<Xdp>(name)?;
+        let name = abi::PROGRAM_XDP;
+        let program: &mut Xdp = self.program(name)?;
+        if program.fd().is_err() {
             program.load().map_err(|source| refused(name, source))?;
-            let id = program_id(program.info())?;
-            let pinned = program.pin(pins.program(name, id));
-            self.note_program(name, id, pinned);
+            self.note_program(name)?;
         }
         self.program(name)
     }
@@ -238,24 +235,25 @@ impl<'a> Attacher<'a> {
         } else {
             abi::PROGRAM_INGRESS
         };
-        let pins = self.pins;
-        let is_loaded = self.program::<SchedClassifier>(name)?.fd().is_ok();
-        if !is_loaded {
-            let program = self.program::<SchedClassifier>(name)?;
+        let program: &mut SchedClassifier = self.program(name)?;
+        if program.fd().is_err() {
             program.load().map_err(|source| refused(name, source))?;
-            let id = program_id(program.info())?;
-            let pinned = program.pin(pins.program(name, id));
-            self.note_program(name, id, pinned);
+            self.note_program(name)?;
         }
         self.program(name)
     }
 
-    /// Keeps in mind that a program is ours. Its pin tells the next agent.
-    fn note_program(&mut self, name: &str, id: u32, pinned: Result<(), aya::pin::PinError>) {
+    /// Keeps in mind that a program which was just loaded is ours. Its pin tells the next agent.
+    fn note_program(&mut self, name: &'static str) -> Result<(), Failure> {
+        let missing = Failure::Program(AttachError::Missing(name));
+        let program = self.ebpf.program_mut(name).ok_or(missing)?;
+        let id = program_id(program.info())?;
+        let pinned = program.pin(self.pins.program(name, id));
         self.ours.add(id);
         if let Err(error) = pinned {
             warn!("cannot pin the program {name}: {error}; the next agent may not take it for ours");
         }
+        Ok(())
     }
 
     fn program<'p, P>(&'p mut self, name: &'static str) -> Result<&'p mut P, Failure>

@@ -12,7 +12,7 @@ use crate::{
     attachment::Hook,
     config::{Attach, Config, Xdp},
     datapath::incoming,
-    device::{Device, DeviceError},
+    device::Device,
     ethtool::Statistics,
     host::Host,
     netlink::Link,
@@ -58,11 +58,7 @@ pub(super) fn check(
     let mut findings = Vec::new();
     for name in names {
         let link = links.iter().find(|link| link.name == *name);
-        let device = link.map_or_else(
-            || Err(DeviceError::Missing(name.clone())),
-            |link| Device::of(link, false),
-        );
-        match device {
+        match Device::named(name, links) {
             Ok(device) => findings.extend(interface(roots, &device, link, attach, statistics)),
             Err(error) if is_configured => findings.push(Finding::fail("interfaces.link", error.to_string())),
             Err(error) => findings.push(Finding::info("interfaces.link", error.to_string())),

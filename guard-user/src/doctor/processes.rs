@@ -4,12 +4,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::SocketAddr,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use super::{loops::Program, roots::Roots};
-use crate::sockets::{self, Socket};
+use crate::sockets::{self, Socket, namespace};
 
 /// A process, as far as one may look.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +49,6 @@ impl Processes {
     pub(super) fn read(ports: &BTreeSet<u16>) -> Self {
         let own_network = namespace(Path::new("/proc/thread-self/ns/net")).unwrap_or_default();
         let own_files = namespace(Path::new("/proc/thread-self/ns/mnt"));
-        let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         let read = |pid: u32| {
             let folder = PathBuf::from(format!("/proc/{pid}"));
             let line = fs::read(folder.join("cmdline")).ok().filter(|line| !line.is_empty())?;
@@ -66,7 +63,7 @@ impl Processes {
             };
             Some((pid, process))
         };
-        let by_pid: BTreeMap<u32, Process> = pids.filter_map(read).collect();
+        let by_pid: BTreeMap<u32, Process> = sockets::pids().filter_map(read).collect();
         let listeners = listeners(&by_pid, own_network, ports);
         Self {
             by_pid,
@@ -130,11 +127,6 @@ impl Process {
     pub(super) fn directory(&self) -> Option<PathBuf> {
         fs::read_link(format!("/proc/{}/cwd", self.pid)).ok()
     }
-}
-
-/// The number of a namespace; `None` where one may not look.
-fn namespace(path: &Path) -> Option<u64> {
-    fs::metadata(path).ok().map(|namespace| namespace.ino())
 }
 
 fn listeners(processes: &BTreeMap<u32, Process>, own_network: u64, ports: &BTreeSet<u16>) -> Vec<Listener> {

@@ -6,9 +6,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    fs::File,
     io,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -27,14 +26,8 @@ const OWN: &str = "/proc/thread-self/ns/net";
 pub(super) struct Elsewhere {
     wanted: Namespaces,
     ports: BTreeSet<u16>,
-    known: BTreeMap<u32, Known>,
-}
-
-/// A namespace, by the number that the kernel gives it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Known {
-    inode: u64,
-    name: String,
+    /// The number that the kernel gives each.
+    known: BTreeMap<u32, u64>,
 }
 
 /// A namespace that is to be guarded.
@@ -70,11 +63,13 @@ impl Elsewhere {
         if self.wanted.is_empty() {
             return news;
         }
-        let Some(own) = inode(Path::new(OWN)) else { return news };
+        let Some(own) = sockets::namespace(Path::new(OWN)) else {
+            return news;
+        };
         // Any process of each network namespace; only what one may see.
         let mut inhabited: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
-        for pid in pids() {
-            if let Some(network) = inode(&entrance(pid)).filter(|network| *network != own) {
+        for pid in sockets::pids() {
+            if let Some(network) = sockets::namespace(&entrance(pid)).filter(|network| *network != own) {
                 inhabited.entry(network).or_default().push(pid);
             }
         }
@@ -82,15 +77,15 @@ impl Elsewhere {
             .wanted
             .paths
             .iter()
-            .filter_map(|path| Some((inode(path)?, path.clone())));
+            .filter_map(|path| Some((sockets::namespace(path)?, path.clone())));
         let named: BTreeMap<u64, PathBuf> = named.filter(|(network, _)| *network != own).collect();
-        let gone = self.known.extract_if(.., |_, known| {
-            !inhabited.contains_key(&known.inode) && !named.contains_key(&known.inode)
+        let gone = self.known.extract_if(.., |_, network| {
+            !inhabited.contains_key(network) && !named.contains_key(network)
         });
         news.gone.extend(gone.map(|(number, _)| ifindex(number)));
         for (network, path) in &named {
             if !self.knows(*network) {
-                news.found.extend(self.add(*network, name(path), path.clone()));
+                news.found.extend(self.add(*network, path.clone()));
             }
         }
         if self.wanted.resolvers {
@@ -99,8 +94,7 @@ impl Elsewhere {
                     continue;
                 }
                 if let Some(pid) = self.resolver(pids) {
-                    let path = entrance(pid);
-                    news.found.extend(self.add(*network, name(&path), path));
+                    news.found.extend(self.add(*network, entrance(pid)));
                 }
             }
         }
@@ -108,7 +102,7 @@ impl Elsewhere {
     }
 
     fn knows(&self, network: u64) -> bool {
-        self.known.values().any(|known| known.inode == network)
+        self.known.values().any(|known| *known == network)
     }
 
     /// Who listens on a port of DNS in the namespace of these.
@@ -126,16 +120,16 @@ impl Elsewhere {
         pids.iter().find(owns).or(Some(first)).copied()
     }
 
-    fn add(&mut self, inode: u64, name: String, entrance: PathBuf) -> Option<Found> {
+    fn add(&mut self, network: u64, entrance: PathBuf) -> Option<Found> {
         let number = (1..=MOST).find(|number| !self.known.contains_key(number))?;
         let device = Device {
-            name: format!("lo@{name}"),
+            name: format!("lo@{}", name(&entrance)),
             ifindex: ifindex(number),
             physical: false,
             loopback: true,
             outward: false,
         };
-        self.known.insert(number, Known { inode, name });
+        self.known.insert(number, network);
         Some(Found { device, entrance })
     }
 
@@ -180,16 +174,6 @@ fn name(path: &Path) -> String {
         Some(pid) => format!("{}:{pid}", sockets::name(pid)),
         None => print::harmless(&path.file_name().unwrap_or_default().to_string_lossy()).into_owned(),
     }
-}
-
-fn pids() -> impl Iterator<Item = u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
-/// The number of a namespace; `None` where one may not look.
-fn inode(path: &Path) -> Option<u64> {
-    fs::metadata(path).ok().map(|namespace| namespace.ino())
 }
 
 #[cfg(test)]

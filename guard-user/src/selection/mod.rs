@@ -95,11 +95,9 @@ impl Selection {
 
     /// What is wrong with the interfaces that are named: those that are not there, or cannot be guarded.
     pub(crate) fn faults(&self, links: &[Link]) -> Vec<DeviceError> {
-        let fault = |name: &str| match links.iter().find(|link| link.name == name) {
-            Some(link) => Device::of(link, false).err(),
-            None => Some(DeviceError::Missing(name.to_owned())),
-        };
-        self.named().filter_map(fault).collect()
+        self.named()
+            .filter_map(|name| Device::named(name, links).err())
+            .collect()
     }
 
     /// Words for a sentence: `lo, veth*, preset auto, but not veth9`.
