@@ -36,6 +36,22 @@ pub fn veth(left: &Namespace, right: &Namespace, device: &str, addresses: &[(&st
     Ok(())
 }
 
+/// Lays a wire, `link0` to `link1`, that leads to AWS's resolver at 169.254.169.253: what is sent there leaves, and nobody
+/// is there.
+pub fn lay_link_local(namespace: &Namespace) -> Result<()> {
+    for command in [
+        "link add link0 type veth peer name link1",
+        "addr add 10.0.0.5/24 dev link0",
+        "link set link0 up",
+        "link set link1 up",
+        "neigh add 169.254.169.253 lladdr 02:00:00:00:00:01 dev link0 nud permanent",
+        "route add 169.254.169.253/32 dev link0",
+    ] {
+        namespace.ip(command)?;
+    }
+    Ok(())
+}
+
 /// Gives `device` one more address; one of IPv6 can be bound at once, for duplicates are not looked for.
 pub(crate) fn add(namespace: &Namespace, device: &str, address: &str) -> Result<()> {
     let detection = if address.contains(':') { "nodad" } else { "" };

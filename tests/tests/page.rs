@@ -24,6 +24,7 @@ use guard_tests::{
     programs,
     question::{Name, RecordType},
     topology::{Loop, Topology},
+    veth,
 };
 use serde_json::{Value, json};
 
@@ -76,16 +77,7 @@ fn while_a_loop_is_held(work: impl FnOnce(&Loop, &Guard) -> Result<()>) -> Resul
     programs::provide(&[Topology::DEMO.programs(), Browser::PROGRAMS].concat())?;
     let built = Topology::DEMO.start()?;
     let namespace = built.namespace();
-    for command in [
-        "link add link0 type veth peer name link1",
-        "addr add 10.0.0.5/24 dev link0",
-        "link set link0 up",
-        "link set link1 up",
-        "neigh add 169.254.169.253 lladdr 02:00:00:00:00:01 dev link0 nud permanent",
-        "route add 169.254.169.253/32 dev link0",
-    ] {
-        namespace.ip(command)?;
-    }
+    veth::lay_link_local(namespace)?;
     let options = GuardOptions {
         extra_toml: CONFIGURATION.to_owned(),
         ..GuardOptions::enforce(&["lo", LINK])

@@ -72,7 +72,7 @@ impl Node {
         let mut configuration = format!("[metrics]\nlisten = \"{host}:{AGENT}\"\n");
         let (mut devices, mut foreign) = (vec!["lo"], None);
         if number == 1 {
-            lay_link(namespace)?;
+            veth::lay_link_local(namespace)?;
             foreign = Some(Foreign::xdp(namespace, LINK, "foreign")?);
             devices.push(LINK);
             configuration += BUDGETS;
@@ -115,20 +115,6 @@ name = \"everything\"
 scope = \"all\"
 limit = 100000
 ";
-
-fn lay_link(namespace: &Namespace) -> Result<()> {
-    for command in [
-        "link add link0 type veth peer name link1",
-        "addr add 10.0.0.5/24 dev link0",
-        "link set link0 up",
-        "link set link1 up",
-        "neigh add 169.254.169.253 lladdr 02:00:00:00:00:01 dev link0 nud permanent",
-        "route add 169.254.169.253/32 dev link0",
-    ] {
-        namespace.ip(command)?;
-    }
-    Ok(())
-}
 
 /// All of it.
 pub(crate) struct Site {
