@@ -72,9 +72,8 @@ impl Linker {
 pub(crate) fn install_command() -> (Command, String) {
     let prefix = llvm_prefix();
     let features = format!("llvm-{LLVM_MAJOR}");
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = step::cargo_install();
     let args = [
-        "install",
         "bpf-linker",
         "--version",
         LINKER_VERSION,
@@ -83,18 +82,13 @@ pub(crate) fn install_command() -> (Command, String) {
         "--features",
     ];
     command.env("LLVM_PREFIX", &prefix).args(args).arg(&features);
-    // The linker is a program for this machine, not a part of this workspace.
-    for key in [
-        "CARGO_TARGET_DIR",
-        "CARGO_BUILD_TARGET",
-        "RUSTFLAGS",
-        "CARGO_ENCODED_RUSTFLAGS",
-    ] {
-        command.env_remove(key);
-    }
     (
         command,
-        format!("LLVM_PREFIX={} cargo {} {features}", prefix.display(), args.join(" ")),
+        format!(
+            "LLVM_PREFIX={} cargo install {} {features}",
+            prefix.display(),
+            args.join(" ")
+        ),
     )
 }
 

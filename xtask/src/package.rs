@@ -1,6 +1,6 @@
 //! `cargo xtask package`: the Debian package, of a release build.
 
-use std::{env, process::Command, process::ExitCode};
+use std::{process::Command, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -55,24 +55,8 @@ pub(crate) fn provide() -> Result<()> {
     if version.is_ok_and(|said| said.stdout.split_whitespace().any(|word| word == CARGO_DEB_VERSION)) {
         return Ok(());
     }
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args([
-        "install",
-        "cargo-deb",
-        "--version",
-        CARGO_DEB_VERSION,
-        "--locked",
-        "--force",
-    ]);
-    // It is a program for this machine, not a part of this workspace.
-    for key in [
-        "CARGO_TARGET_DIR",
-        "CARGO_BUILD_TARGET",
-        "RUSTFLAGS",
-        "CARGO_ENCODED_RUSTFLAGS",
-    ] {
-        command.env_remove(key);
-    }
+    let mut command = step::cargo_install();
+    command.args(["cargo-deb", "--version", CARGO_DEB_VERSION, "--locked", "--force"]);
     step::capture("building cargo-deb, a minute or so", &mut command)?;
     package::cargo_deb()
         .context("cargo install brought no cargo-deb")

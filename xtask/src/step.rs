@@ -26,6 +26,21 @@ pub(crate) struct Output {
     pub(crate) stderr: String,
 }
 
+/// `cargo install`, of a program for this machine, which is no part of this workspace: what is set for that is left out.
+pub(crate) fn cargo_install() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.arg("install");
+    for key in [
+        "CARGO_TARGET_DIR",
+        "CARGO_BUILD_TARGET",
+        "RUSTFLAGS",
+        "CARGO_ENCODED_RUSTFLAGS",
+    ] {
+        command.env_remove(key);
+    }
+    command
+}
+
 /// Runs a long child with one progress line; its output is shown only if it fails.
 pub(crate) fn capture(what: &str, command: &mut Command) -> Result<Output> {
     eprint!("{} {what} ({}) ... ", mark(), shortened(&line(command)));
