@@ -1,8 +1,14 @@
 //! A copy of the kernel object with maps of its own, and packets put through its programs one at a time.
 
-use std::{env, fs, net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    env, fs,
+    net::IpAddr,
+    os::fd::{AsFd as _, BorrowedFd},
+    path::PathBuf,
+    time::Duration,
+};
 
-use crate::{Namespace, frame::Query};
+use crate::{Namespace, frame::Query, sys::ProgramKind};
 use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, TestRunOptions, TestRunResult,
@@ -79,6 +85,14 @@ impl Gate {
         }
     }
 
+    /// Whom it is for.
+    pub(crate) const fn kind(self) -> ProgramKind {
+        match self {
+            Self::Xdp => ProgramKind::Xdp,
+            Self::TcIn | Self::TcOut => ProgramKind::Classifier,
+        }
+    }
+
     /// What it returns for a packet that goes on: `XDP_PASS`, `TC_ACT_UNSPEC`.
     pub const fn pass(self) -> u32 {
         if matches!(self, Self::Xdp) { 2 } else { u32::MAX }
@@ -137,7 +151,7 @@ impl Way {
     }
 
     /// The program's context, if it is not what a test run makes up.
-    fn context(self, gate: Gate, frame: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn context(self, gate: Gate, frame: &[u8]) -> Option<Vec<u8>> {
         if self.device == IFINDEX && self.segments == 1 {
             return None;
         }
@@ -483,6 +497,11 @@ pub struct Program<'a> {
 }
 
 impl Program<'_> {
+    /// Its descriptor, for who runs it in his own way.
+    pub fn descriptor(&self) -> Result<BorrowedFd<'_>> {
+        Ok(self.program.fd()?.as_fd())
+    }
+
     /// Puts a frame through it; what it returns.
     pub fn push(self, way: Way, frame: &[u8]) -> Result<u32> {
         Ok(self.test_run(way, frame, None)?.return_value)

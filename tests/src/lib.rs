@@ -14,6 +14,7 @@
 
 #![deny(unsafe_code)]
 
+mod assembly;
 pub mod bench;
 pub mod browser;
 pub mod client;
@@ -37,6 +38,7 @@ pub mod question;
 pub mod resolver;
 pub mod scribe;
 pub mod simulated;
+pub mod speed;
 pub mod storm;
 mod sys;
 pub mod tcpdump;

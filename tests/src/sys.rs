@@ -107,14 +107,29 @@ pub(crate) struct Instruction {
 mod command {
     pub(super) const MAP_CREATE: u32 = 0;
     pub(super) const MAP_LOOKUP_ELEM: u32 = 1;
+    pub(super) const MAP_UPDATE_ELEM: u32 = 2;
     pub(super) const PROG_LOAD: u32 = 5;
     pub(super) const OBJ_PIN: u32 = 6;
     pub(super) const PROG_TEST_RUN: u32 = 10;
 }
 
-const BPF_MAP_TYPE_HASH: u32 = 1;
-const BPF_MAP_TYPE_ARRAY: u32 = 2;
-const BPF_PROG_TYPE_XDP: u32 = 6;
+/// What a map is (`enum bpf_map_type`).
+#[derive(Clone, Copy, Debug)]
+enum MapKind {
+    Hash = 1,
+    Array = 2,
+    Programs = 3,
+}
+
+/// Whom a program is for (`enum bpf_prog_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProgramKind {
+    Classifier = 3,
+    Xdp = 6,
+}
+
+/// Where an XDP program is attached (`enum bpf_attach_type`); one can only go on to another that says the same.
+const BPF_XDP: u32 = 37;
 /// What a test run's program redirects really goes there.
 const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
 
@@ -127,44 +142,18 @@ pub(crate) struct Shared<const N: usize> {
 impl<const N: usize> Shared<N> {
     /// All zero.
     pub(crate) fn new() -> io::Result<Self> {
-        #[repr(C)]
-        struct MapCreate {
-            map_type: u32,
-            key_size: u32,
-            value_size: u32,
-            max_entries: u32,
-        }
-        let mut attributes = MapCreate {
-            map_type: BPF_MAP_TYPE_ARRAY,
-            key_size: 4,
-            value_size: u32::try_from(size_of::<[u64; N]>()).map_err(io::Error::other)?,
-            max_entries: 1,
-        };
-        // SAFETY: MAP_CREATE reads no memory but the attributes.
-        let map = unsafe { bpf(command::MAP_CREATE, &mut attributes) }?;
-        // SAFETY: MAP_CREATE returns a descriptor that is nobody else's.
-        let map = unsafe { OwnedFd::from_raw_fd(map) };
+        let map = make_map(MapKind::Array, "", size_of::<[u64; N]>(), 1)?;
         Ok(Self { map })
     }
 
     /// What stands there now.
     pub(crate) fn read(&self) -> io::Result<[u64; N]> {
-        #[repr(C)]
-        struct Lookup {
-            map: u32,
-            _padding: u32,
-            key: u64,
-            value: u64,
-            flags: u64,
-        }
-        let key = 0_u32;
         let mut value = [0_u64; N];
-        let mut attributes = Lookup {
+        let mut attributes = Entry {
             map: self.descriptor().unsigned_abs(),
-            _padding: 0,
-            key: &raw const key as u64,
+            key: &raw const FIRST as u64,
             value: &raw mut value as u64,
-            flags: 0,
+            ..Entry::default()
         };
         // SAFETY: the kernel reads the 4 bytes of the key and writes the size that the map was made with, which is that
         // of `value`; both live until the call returns.
@@ -178,8 +167,69 @@ impl<const N: usize> Shared<N> {
     }
 }
 
+/// A map with one program, which another program can go on to by a tail call.
+#[derive(Debug)]
+pub(crate) struct Next {
+    map: OwnedFd,
+}
+
+impl Next {
+    /// Goes on to this program.
+    pub(crate) fn to(program: BorrowedFd<'_>) -> io::Result<Self> {
+        let map = make_map(MapKind::Programs, "", 4, 1)?;
+        let value = program.as_raw_fd();
+        let mut attributes = Entry {
+            map: map.as_raw_fd().unsigned_abs(),
+            key: &raw const FIRST as u64,
+            value: &raw const value as u64,
+            ..Entry::default()
+        };
+        // SAFETY: the kernel reads 4 bytes of the key and 4 of the value; both live until the call returns.
+        unsafe { bpf(command::MAP_UPDATE_ELEM, &mut attributes) }?;
+        Ok(Self { map })
+    }
+
+    /// As an instruction names it.
+    pub(crate) fn descriptor(&self) -> i32 {
+        self.map.as_raw_fd()
+    }
+}
+
+/// The index of an array's first entry.
+static FIRST: u32 = 0;
+
+/// An entry of a map, for the commands that read or write one.
+#[repr(C)]
+#[derive(Default)]
+struct Entry {
+    map: u32,
+    _padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
 /// Makes a hash map with keys of four bytes, and pins it.
 pub(crate) fn pin_hash_map(name: &str, value_size: usize, entries: usize, pin: &Path) -> io::Result<()> {
+    #[repr(C)]
+    struct Pin {
+        path: u64,
+        descriptor: u32,
+        flags: u32,
+    }
+    let map = make_map(MapKind::Hash, name, value_size, entries)?;
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    let mut attributes = Pin {
+        path: path.as_ptr() as u64,
+        descriptor: map.as_raw_fd().unsigned_abs(),
+        flags: 0,
+    };
+    // SAFETY: OBJ_PIN reads a path that ends with a zero and lives until the call returns.
+    unsafe { bpf(command::OBJ_PIN, &mut attributes) }.map(drop)
+}
+
+/// Makes a map with keys of four bytes.
+fn make_map(kind: MapKind, name: &str, value_size: usize, entries: usize) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct MapCreate {
         map_type: u32,
@@ -191,15 +241,8 @@ pub(crate) fn pin_hash_map(name: &str, value_size: usize, entries: usize, pin: &
         numa_node: u32,
         name: [u8; 16],
     }
-    #[repr(C)]
-    struct Pin {
-        path: u64,
-        descriptor: u32,
-        flags: u32,
-    }
-    let narrow = |size: usize| u32::try_from(size).map_err(io::Error::other);
     let mut attributes = MapCreate {
-        map_type: BPF_MAP_TYPE_HASH,
+        map_type: kind as u32,
         key_size: 4,
         value_size: narrow(value_size)?,
         max_entries: narrow(entries)?,
@@ -215,66 +258,80 @@ pub(crate) fn pin_hash_map(name: &str, value_size: usize, entries: usize, pin: &
     // SAFETY: MAP_CREATE reads no memory but the attributes.
     let map = unsafe { bpf(command::MAP_CREATE, &mut attributes) }?;
     // SAFETY: MAP_CREATE returns a descriptor that is nobody else's.
-    let map = unsafe { OwnedFd::from_raw_fd(map) };
-    let path = CString::new(pin.as_os_str().as_bytes())?;
-    let mut attributes = Pin {
-        path: path.as_ptr() as u64,
-        descriptor: map.as_raw_fd().unsigned_abs(),
-        flags: 0,
-    };
-    // SAFETY: OBJ_PIN reads a path that ends with a zero and lives until the call returns.
-    unsafe { bpf(command::OBJ_PIN, &mut attributes) }.map(drop)
+    Ok(unsafe { OwnedFd::from_raw_fd(map) })
 }
 
-/// Has the kernel verify an XDP program, and loads it.
-pub(crate) fn load_xdp(program: &[Instruction]) -> io::Result<OwnedFd> {
+/// Has the kernel verify a program, and loads it.
+pub(crate) fn load(kind: ProgramKind, program: &[Instruction]) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct ProgLoad {
         program_type: u32,
         count: u32,
         instructions: u64,
         licence: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+        device: u32,
+        attach_type: u32,
     }
+    const ROOM: u32 = 64 * 1_024;
     let licence: &CStr = c"GPL";
+    let mut log = vec![0_u8; ROOM as usize];
     let mut attributes = ProgLoad {
-        program_type: BPF_PROG_TYPE_XDP,
-        count: u32::try_from(program.len()).map_err(io::Error::other)?,
+        program_type: kind as u32,
+        count: narrow(program.len())?,
         instructions: program.as_ptr() as u64,
         licence: licence.as_ptr() as u64,
+        log_level: 1,
+        log_size: ROOM,
+        log: log.as_mut_ptr() as u64,
+        kernel_version: 0,
+        flags: 0,
+        name: [0; 16],
+        device: 0,
+        attach_type: if kind == ProgramKind::Xdp { BPF_XDP } else { 0 },
     };
-    // SAFETY: the kernel reads `count` instructions, which have its layout, and a string that ends with a zero; both
-    // live until the call returns.
-    let program = unsafe { bpf(command::PROG_LOAD, &mut attributes) }?;
+    // SAFETY: the kernel reads `count` instructions, which have its layout, and a string that ends with a zero, and
+    // writes `log_size` bytes; all of it lives until the call returns.
+    let program = unsafe { bpf(command::PROG_LOAD, &mut attributes) }.map_err(|error| {
+        let log = String::from_utf8_lossy(&log);
+        io::Error::new(error.kind(), format!("{error}: {}", log.trim_end_matches('\0')))
+    })?;
     // SAFETY: PROG_LOAD returns a descriptor that is nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(program) })
 }
 
-/// Puts a frame through an XDP program `times` times, as fast as it goes, as if it came in on `lo` of this network; what
-/// the program redirects is really sent. Ends early with `EINTR` when interrupted.
+/// `struct bpf_attr` for a test run.
+#[repr(C)]
+#[derive(Default)]
+struct TestRun {
+    program: u32,
+    returned: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    context_size_in: u32,
+    context_size_out: u32,
+    context_in: u64,
+    context_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch_size: u32,
+    _padding: u32,
+}
+
+/// Runs an XDP program over frames that the kernel makes of this one, so many times. What it redirects is really sent.
 pub(crate) fn run_live(program: BorrowedFd<'_>, frame: &[u8], times: u32) -> io::Result<()> {
-    #[repr(C)]
-    #[derive(Default)]
-    struct TestRun {
-        program: u32,
-        returned: u32,
-        data_size_in: u32,
-        data_size_out: u32,
-        data_in: u64,
-        data_out: u64,
-        repeat: u32,
-        duration: u32,
-        context_size_in: u32,
-        context_size_out: u32,
-        context_in: u64,
-        context_out: u64,
-        flags: u32,
-        cpu: u32,
-        batch_size: u32,
-        _padding: u32,
-    }
     let mut attributes = TestRun {
         program: program.as_raw_fd().unsigned_abs(),
-        data_size_in: u32::try_from(frame.len()).map_err(io::Error::other)?,
+        data_size_in: narrow(frame.len())?,
         data_in: frame.as_ptr() as u64,
         repeat: times,
         flags: BPF_F_TEST_XDP_LIVE_FRAMES,
@@ -283,6 +340,39 @@ pub(crate) fn run_live(program: BorrowedFd<'_>, frame: &[u8], times: u32) -> io:
     // SAFETY: the kernel reads `data_size_in` bytes of the frame, which lives until the call returns; it writes its
     // results into the attributes' own memory only, through a pointer that may be written to.
     unsafe { bpf(command::PROG_TEST_RUN, &mut attributes) }.map(drop)
+}
+
+/// What a test run tells.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ran {
+    /// What the program returned at last.
+    pub(crate) returned: u32,
+    /// Nanoseconds that it took on the average of its runs, as the kernel takes them.
+    pub(crate) ns: u32,
+}
+
+/// Runs a program over one frame with this context, so many times.
+pub(crate) fn run_test(program: BorrowedFd<'_>, frame: &[u8], context: Option<&[u8]>, times: u32) -> io::Result<Ran> {
+    let mut attributes = TestRun {
+        program: program.as_raw_fd().unsigned_abs(),
+        data_size_in: narrow(frame.len())?,
+        data_in: frame.as_ptr() as u64,
+        repeat: times,
+        context_size_in: narrow(context.map_or(0, <[u8]>::len))?,
+        context_in: context.map_or(0, |context| context.as_ptr() as u64),
+        ..TestRun::default()
+    };
+    // SAFETY: the kernel reads so many bytes of frame and context, which live until the call returns; it writes into the
+    // attributes' own memory only, through a pointer that may be written to.
+    unsafe { bpf(command::PROG_TEST_RUN, &mut attributes) }?;
+    Ok(Ran {
+        returned: attributes.returned,
+        ns: attributes.duration,
+    })
+}
+
+fn narrow(size: usize) -> io::Result<u32> {
+    u32::try_from(size).map_err(io::Error::other)
 }
 
 /// bpf(2).

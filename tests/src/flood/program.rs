@@ -6,14 +6,16 @@
 
 use std::{io, os::fd::OwnedFd};
 
-use crate::sys::{Instruction, Shared, load_xdp};
+use crate::{
+    assembly::{NOW, add, call, copy, exit, first_of, load, set, skip_if_at_most, skip_if_greater, store, subtract},
+    sys::{self, Instruction, ProgramKind, Shared},
+};
 
 /// How late a packet may be and still be sent in addition to those that follow, in ns: what a thread that was not on its
 /// core for a moment makes good, without filling a queue of 256.
 const MAKE_GOOD_NS: i32 = 200_000;
 
-/// `BPF_FUNC_ktime_get_ns` and `BPF_FUNC_redirect`.
-const NOW: i32 = 5;
+/// `BPF_FUNC_redirect`
 const REDIRECT: i32 = 23;
 /// `XDP_DROP`
 const DROP: i32 = 1;
@@ -32,7 +34,10 @@ impl Program {
     /// Sends on the device with this index, one packet every `interval_ns`; 0 for as fast as it goes.
     pub(super) fn load(device: i32, interval_ns: i32) -> io::Result<Self> {
         let numbers = Shared::new()?;
-        let descriptor = load_xdp(&instructions(numbers.descriptor(), device, interval_ns))?;
+        let descriptor = sys::load(
+            ProgramKind::Xdp,
+            &instructions(numbers.descriptor(), device, interval_ns),
+        )?;
         Ok(Self { descriptor, numbers })
     }
 
@@ -43,27 +48,11 @@ impl Program {
 }
 
 fn instructions(numbers: i32, device: i32, interval_ns: i32) -> [Instruction; 20] {
-    let op = |code, destination: u8, source: u8, offset, immediate| Instruction {
-        code,
-        registers: source << 4 | destination,
-        offset,
-        immediate,
-    };
-    // Documentation/bpf/standardization/instruction-set.rst
-    let set = |register, value| op(0xb7, register, 0, 0, value);
-    let copy = |register, from| op(0xbf, register, from, 0, 0);
-    let add = |register, value| op(0x07, register, 0, 0, value);
-    let subtract = |register, from| op(0x1f, register, from, 0, 0);
-    let load = |register, from, offset| op(0x79, register, from, offset, 0);
-    let store = |to, offset, register| op(0x7b, to, register, offset, 0);
-    let skip_if_greater = |register, than, count| op(0x2d, register, than, count, 0);
-    let skip_if_at_most = |register, value, count| op(0xb5, register, 0, count, value);
-    let call = |function| op(0x85, 0, 0, 0, function);
-    let exit = || op(0x95, 0, 0, 0, 0);
+    let [numbers, and_more] = first_of(6, numbers);
     [
         // r6 = the numbers: a load of 64 bits takes two.
-        op(0x18, 6, 2, 0, numbers),
-        op(0, 0, 0, 0, 0),
+        numbers,
+        and_more,
         call(NOW),
         load(1, 6, 0),
         skip_if_greater(1, 0, 13),
