@@ -159,7 +159,7 @@ impl Plan {
             question_end,
             flags: FLAG_QR
                 | FLAG_RA
-                | message.flags & (FLAG_OPCODE | FLAG_RD | FLAG_CD)
+                | message.header.flags & (FLAG_OPCODE | FLAG_RD | FLAG_CD)
                 | (remark.rcode(rcode) & 0x0f) as u16,
             edns_flags: edns_flags(frame, message)?,
             remark,

@@ -13,6 +13,8 @@ pub trait Bytes {
     fn ne32(&self, at: usize) -> Option<u32>;
     /// The eight bytes at `at`, the first one least significant.
     fn le64(&self, at: usize) -> Option<u64>;
+    /// So many times eight bytes from `at` on, by one look at where the packet ends.
+    fn le64s<const N: usize>(&self, at: usize) -> Option<[u64; N]>;
 }
 
 /// A packet that can be written in place. Nothing is written when the offset reaches past the end.
@@ -46,6 +48,11 @@ impl Bytes for [u8] {
 
     fn le64(&self, at: usize) -> Option<u64> {
         window(self, at).map(u64::from_le_bytes)
+    }
+
+    fn le64s<const N: usize>(&self, at: usize) -> Option<[u64; N]> {
+        let (words, _) = self.get(at..at + 8 * N)?.as_chunks();
+        Some(core::array::from_fn(|word| u64::from_le_bytes(words[word])))
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     marks::Found,
     packet::Packet,
     policy::Policy,
-    question::{Message, Question},
+    question::{FLAG_RD, Header, Name, Question},
     spelling::NamePlace,
 };
 
@@ -23,12 +23,10 @@ pub const LOOPBACK_IFINDEX: u32 = 1;
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
-    /// What budgets ask of it.
+    /// What budgets ask of it; addresses and zones stand there only after [`Case::fill_subject`].
     pub subject: Subject,
     /// Stands for the flow: 5-tuple, ID and key.
     pub flow: u64,
-    /// Stands for client, server and question, whatever port and ID it comes with.
-    pub pending: u64,
     /// Nanoseconds of the monotonic clock.
     pub now_ns: u64,
     /// Packets on the wire.
@@ -43,8 +41,10 @@ pub struct Case {
     pub name_at: u16,
     /// Its bytes in wire form; 0 for what is no DNS message.
     pub name_len: u16,
-    /// Whether RD is set.
-    pub wants_recursion: bool,
+    /// The flags word of the header.
+    pub flags: u16,
+    /// Whether it is a response.
+    pub responds: bool,
     /// Whether both ends are this very host, so that addresses tell nothing.
     pub same_host: bool,
     /// Whether the name is all small letters.
@@ -57,6 +57,8 @@ pub struct Case {
     pub settled: u8,
     /// The slot of `POLICIES` that it is judged by.
     pub policy: u8,
+    /// Nothing.
+    pub spare: [u8; 6],
 }
 
 /// Where and when a packet is seen.
@@ -72,82 +74,143 @@ pub struct Sight {
     pub now_ns: u64,
 }
 
-impl Case {
-    /// Fills in what the judge has to know of a message. `key` hashes a question, `zone` the last so many labels of a name.
-    /// `None` if the packet is shorter than it says.
+/// The two ends of a query: their addresses folded ([`Address::fold`](crate::address::Address::fold)), and their ports.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    client: (u32, u16),
+    server: (u32, u16),
+}
+
+impl Ends {
+    /// Who asks, and who is asked.
     #[inline(always)]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is a piece of the packet or of the policy; in line everywhere"
-    )]
+    pub const fn new(client: (u32, u16), server: (u32, u16)) -> Self {
+        Self { client, server }
+    }
+
+    /// Stands for the flow of a query with this key and ID between them.
+    #[inline(always)]
+    pub const fn flow(self, key: Key, id: u16, secret: &Secret) -> u64 {
+        let addresses = (self.client.0 as u64) << 32 | self.server.0 as u64;
+        let ports_and_id = (self.client.1 as u64) << 32 | (self.server.1 as u64) << 16 | id as u64;
+        secret.mix(addresses ^ key.0, ports_and_id ^ secret.0[1])
+    }
+
+    /// Who asks.
+    #[inline(always)]
+    pub const fn client(self) -> Endpoint {
+        Self::endpoint(self.client)
+    }
+
+    /// Who is asked.
+    #[inline(always)]
+    pub const fn server(self) -> Endpoint {
+        Self::endpoint(self.server)
+    }
+
+    #[inline(always)]
+    const fn endpoint((folded, port): (u32, u16)) -> Endpoint {
+        Endpoint {
+            address: (folded >> 16) as u16,
+            port,
+        }
+    }
+}
+
+impl Case {
+    /// Fills in what is asked, and tells by its key.
+    #[inline(always)]
+    pub fn fill_question(&mut self, question: &Question, hashed: Hashed, ifindex: u32) {
+        self.name_at = question.name_at as u16;
+        self.name_len = question.name_len as u16;
+        self.plain = hashed.plain;
+        self.subject.qtype = question.qtype;
+        self.subject.key = hashed.key.within(ifindex >> NAMESPACE_SHIFT);
+    }
+
+    /// Fills in what else the judge has to know of a message whose question is filled in. `None` if the packet is shorter
+    /// than it says.
+    #[inline(always)]
     pub fn fill<B: Bytes + ?Sized>(
         &mut self,
         frame: &B,
         packet: &Packet,
-        message: &Message,
+        header: Header,
         sight: Sight,
-        (secret, policy): (&Secret, &Policy),
-        key: impl FnOnce(&Question) -> Option<Hashed>,
-        zone: impl Fn(&Message, u8) -> u64,
+        secret: &Secret,
     ) -> Option<()> {
-        let question = &message.question;
-        let Hashed { key, plain } = key(question)?;
-        let key = key.within(sight.ifindex >> NAMESPACE_SHIFT);
         let (source, destination) = packet.addresses(frame)?;
-        let from = (source.digest(secret), packet.source_port);
-        let to = (destination.digest(secret), packet.destination_port);
-        let responds = message.is_response();
-        let (client, server) = if responds { (to, from) } else { (from, to) };
-        let ports_and_id = (client.1 as u64) << 32 | (server.1 as u64) << 16 | message.id as u64;
-        self.flow = secret.mix(client.0 ^ key.0, server.0.rotate_left(32) ^ ports_and_id);
-        self.pending = secret.mix(
-            client.0 ^ key.0,
-            server.0.rotate_left(32) ^ secret.0[1] ^ sight.ifindex as u64,
-        );
-        self.now_ns = sight.now_ns;
-        self.packets = sight.packets;
-        self.client = Endpoint {
-            address: client.0 as u16,
-            port: client.1,
-        };
-        self.server = Endpoint {
-            address: server.0 as u16,
-            port: server.1,
-        };
-        self.id = message.id;
-        self.name_at = question.name_at as u16;
-        self.name_len = question.name_len as u16;
-        self.wants_recursion = message.wants_recursion();
         let own_index = sight.ifindex & ((1 << NAMESPACE_SHIFT) - 1);
         self.same_host = own_index == LOOPBACK_IFINDEX || source == destination;
-        self.plain = plain;
-        self.asked = false;
-        self.settled = 0;
-        let (client, server) = if responds {
+        self.responds = header.is_response();
+        let from = (source.fold(secret), packet.source_port);
+        let to = (destination.fold(secret), packet.destination_port);
+        let ends = if self.responds { Ends::new(to, from) } else { Ends::new(from, to) };
+        self.flow = ends.flow(self.subject.key, header.id, secret);
+        self.now_ns = sight.now_ns;
+        self.packets = sight.packets;
+        (self.client, self.server) = (ends.client(), ends.server());
+        self.id = header.id;
+        self.flags = header.flags;
+        self.subject.ifindex = sight.ifindex;
+        self.subject.egress = sight.egress;
+        self.subject.elsewhere = false;
+        self.subject.onward = false;
+        Some(())
+    }
+
+    /// Fills in what only budgets, hygiene and the agent ask of a message: who, whom, and in which zones. `walk` walks the
+    /// name, and `key` hashes a question. `None` if the packet is shorter than it says.
+    #[inline(always)]
+    pub fn fill_subject<B: Bytes + ?Sized>(
+        &mut self,
+        frame: &B,
+        packet: &Packet,
+        policy: &Policy,
+        walk: impl FnOnce(usize) -> Option<Name>,
+        key: impl Fn(&Question) -> Option<Key>,
+    ) -> Option<()> {
+        let (source, destination) = packet.addresses(frame)?;
+        (self.subject.client, self.subject.server) = if self.responds {
             (destination, source)
         } else {
             (source, destination)
         };
-        self.subject = Subject {
-            client,
-            server,
-            key,
-            zones: [0; ZONES],
-            ifindex: sight.ifindex,
-            qtype: question.qtype,
-            egress: sight.egress,
-            elsewhere: false,
-            onward: false,
-        };
-        if !responds {
-            for index in 0..ZONES {
-                let labels = policy.zone_labels[index];
-                if labels != 0 {
-                    self.subject.zones[index] = zone(message, labels);
-                }
+        self.subject.zones = [0; ZONES];
+        if self.responds || policy.zone_labels == [0; ZONES] {
+            return Some(());
+        }
+        let name = walk(self.name_at.into())?;
+        for index in 0..ZONES {
+            let labels = policy.zone_labels[index];
+            // The digest of a zone is the key of a name without a type.
+            if let Some(at) = name.zone_at(labels) {
+                let zone = Question {
+                    name_at: self.name_at as usize + at,
+                    name_len: name.len() - at,
+                    qtype: 0,
+                    qclass: 0,
+                };
+                self.subject.zones[index] = key(&zone)?.0;
             }
         }
         Some(())
+    }
+
+    /// Stands for client, server and question of a case whose subject is filled in, whatever port and ID it comes with.
+    #[inline(always)]
+    pub fn pending(&self, secret: &Secret) -> u64 {
+        let Subject {
+            client,
+            server,
+            key,
+            ifindex,
+            ..
+        } = self.subject;
+        secret.mix(
+            client.digest(secret) ^ key.0,
+            server.digest(secret).rotate_left(32) ^ secret.0[1] ^ ifindex as u64,
+        )
     }
 
     /// Fills in what the link-local budget has to know of a TCP segment that opens a connection to a DNS port.
@@ -179,6 +242,12 @@ impl Case {
             at: (self.name_at & 0x3ff) as usize,
             length: (self.name_len & 0xff) as usize,
         }
+    }
+
+    /// Whether RD is set.
+    #[inline(always)]
+    pub const fn wants_recursion(&self) -> bool {
+        self.flags & FLAG_RD != 0
     }
 
     /// Whether a response is spelled in a way that a mark may be to blame for.

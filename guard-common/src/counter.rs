@@ -79,6 +79,12 @@ pub enum Counter {
     Restored,
 }
 
+/// The counter of what was passed for this reason: [`crate::question::Unreadable`] in its order.
+#[inline(always)]
+pub const fn unreadable_index(unreadable: u32) -> usize {
+    Counter::ShortMessage as usize + (unreadable & 3) as usize
+}
+
 /// The counter of the packets to a link-local service.
 #[inline(always)]
 pub const fn link_index(service: Service) -> usize {

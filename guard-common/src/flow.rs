@@ -5,9 +5,9 @@
 //! interface it is the same packet on its way through the node.
 //!
 //! The table is a flat array of cache lines of eight entries. An entry is a single word, so that CPUs that race for it
-//! tear nothing: the worst that happens is that one sighting is forgotten.
+//! tear nothing: the worst that happens is that a sighting is forgotten, or is there twice.
 
-use crate::{choice, time::Ticks};
+use crate::time::Ticks;
 
 /// Entries in a line.
 pub const ENTRIES: usize = 8;
@@ -131,34 +131,36 @@ impl FlowLine {
     /// Notes that the flow passes here now, and tells what was known of it. `plain` says whether its name is all small
     /// letters; `rapid_ticks` is the pace below which a repeat is no client's.
     ///
-    /// One way through, whatever is found (see `choice`).
+    /// The line is in the order in which flows were seen: this one comes to the front, and those that were in front of it
+    /// move on by one while they are looked at. The last one falls out, or the first place that is empty is filled.
     #[inline(always)]
     pub fn sight(&mut self, digest: u32, place: Place, plain: bool, now: Ticks, rapid_ticks: u32) -> Sighting {
         let time = (now.0 >> TIME_UNIT_SHIFT) & TIME_MASK;
-        let (mut known, mut known_slot) = (0, 0);
-        // The highest age, and in the three bits below it its slot.
-        let mut oldest = 0;
-        for slot in 0..ENTRIES as u64 {
-            let word = self.entries[slot as usize];
-            let age = (time.wrapping_sub(word as u32) & TIME_MASK) as u64;
-            let is_known = choice::is_zero((word >> 32) as u32 ^ digest) & choice::is_below(age, LIFE as u64);
-            known = choice::choose(is_known, known, word);
-            known_slot = choice::choose(is_known, known_slot, slot);
-            let is_empty = choice::is_zero(word as u32 | (word >> 32) as u32);
-            let candidate = choice::choose(is_empty, age, TIME_MASK as u64) << 3 | slot;
-            oldest = choice::choose(choice::is_below(oldest, candidate), oldest, candidate);
+        let fresh = (digest as u64) << 32 | (place.0 as u64) << PLACE_SHIFT | if plain { PLAIN } else { 0 } | time as u64;
+        let (mut moving, mut known) = (fresh, 0);
+        for slot in 0..ENTRIES {
+            let word = self.entries[slot];
+            if (word >> 32) as u32 == digest {
+                self.entries[slot] = moving;
+                known = word;
+                break;
+            }
+            if moving != 0 {
+                self.entries[slot] = moving;
+                moving = word;
+            }
         }
         let age = time.wrapping_sub(known as u32) & TIME_MASK;
+        if known == 0 || age >= LIFE {
+            return Sighting::New;
+        }
         let elsewhere = (known >> PLACE_SHIFT) as u32 & PLACE_MASK != place.0;
-        if known != 0 && elsewhere && age < TRANSIT {
+        if elsewhere && age < TRANSIT {
+            self.entries[0] = known;
             return Sighting::Elsewhere;
         }
-        let slot = if known == 0 { oldest } else { known_slot } as usize & (ENTRIES - 1);
-        let spelled = known & MARKED | if plain { PLAIN } else { 0 };
-        self.entries[slot] = (digest as u64) << 32 | (place.0 as u64) << PLACE_SHIFT | spelled | time as u64;
-        if known == 0 {
-            Sighting::New
-        } else if age << TIME_UNIT_SHIFT < rapid_ticks {
+        self.entries[0] = fresh | known & MARKED;
+        if age << TIME_UNIT_SHIFT < rapid_ticks {
             Sighting::Rapid
         } else {
             Sighting::Retransmit

@@ -11,18 +11,16 @@ use crate::{bytes::Bytes, question::Question};
 pub struct Secret(pub [u64; 4]);
 
 impl Secret {
-    /// Mixes two words by a multiplication, both halves of which count.
+    /// Mixes two words, so that each bit of either counts in all of the result.
     ///
-    /// This is the 128-bit product folded to 64 bits, but for the carries into its upper half: put together from 32-bit
-    /// limbs, because the kernel's multiply has no upper half, and without those carries, because LLVM would take the
-    /// exact form for a 128-bit multiply and look for a library function that a kernel object has not got.
+    /// The kernel's multiply has no upper half, which is where the bits of a product mix best. Two lower halves, of which
+    /// one is turned round by its bytes before and after, do as well (`folded_multiply` of ahash 0.8, for machines without
+    /// the upper half: src/operations.rs).
     #[inline(always)]
     pub const fn mix(&self, a: u64, b: u64) -> u64 {
-        const LOW: u64 = 0xffff_ffff;
-        let (a1, a0, b1, b0) = (a >> 32, a & LOW, b >> 32, b & LOW);
-        let cross = a1.wrapping_mul(b0).wrapping_add(a0.wrapping_mul(b1));
-        let high = a1.wrapping_mul(b1).wrapping_add(cross >> 32);
-        high ^ a.wrapping_mul(b) ^ self.0[3]
+        let straight = a.wrapping_mul(b.swap_bytes());
+        let turned = a.swap_bytes().wrapping_mul(!b);
+        straight ^ turned.swap_bytes() ^ self.0[3]
     }
 }
 
@@ -90,28 +88,46 @@ impl Hashed {
             if (block + 1) * 16 > length {
                 break;
             }
-            let at = question.name_at + block * 16;
-            let (one, other) = (packet.le64(at)?, packet.le64(at + 8)?);
-            let (one_folded, other_folded) = (fold_case(one), fold_case(other));
-            capitals |= one ^ one_folded | other ^ other_folded;
-            hash = secret.mix(one_folded ^ second, other_folded ^ hash);
+            let [one, other] = folded(packet.le64s(question.name_at + block * 16)?, &mut capitals);
+            hash = secret.mix(one ^ second, other ^ hash);
         }
-        // The last sixteen bytes end where the name ends. They overlap the last block, and for a short name they reach
-        // back into the twenty bytes of UDP and DNS header in front of it: those are shifted out.
-        let high = packet.le64(end - 8)? >> (8_usize.saturating_sub(length) * 8);
-        let low = packet
-            .le64(end - 16)?
-            .unbounded_shr(16_usize.saturating_sub(length) as u32 * 8);
-        let (low_folded, high_folded) = (fold_case(low), fold_case(high));
-        capitals |= low ^ low_folded | high ^ high_folded;
-        hash = secret.mix(low_folded ^ second, high_folded ^ hash);
+        // The last sixteen bytes end where the name ends, and wait for nothing that came before. They overlap the last
+        // block, and for a short name they reach back into the twenty bytes of UDP and DNS header in front of it: those
+        // are shifted out.
+        let [mut low, mut high] = packet.le64s(end - 16)?;
+        if length < 16 {
+            high >>= 8_usize.saturating_sub(length) * 8;
+            low = low.unbounded_shr(16_usize.saturating_sub(length) as u32 * 8);
+        }
+        let [low, high] = folded([low, high], &mut capitals);
+        let last = secret.mix(low ^ third, high ^ fourth);
         let rest = (length as u64) << 32 | (question.qtype as u64) << 16 | question.qclass as u64;
-        hash = secret.mix(hash ^ third, rest ^ fourth);
+        hash = secret.mix(hash ^ last.rotate_left(32) ^ third, rest ^ fourth);
         Some(Self {
             key: Key(hash | 1),
             plain: capitals == 0,
         })
     }
+}
+
+/// Sixteen bytes of a name without capitals. Where it had some, bits are set in `capitals`.
+#[inline(always)]
+const fn folded(words: [u64; 2], capitals: &mut u64) -> [u64; 2] {
+    let [low, high] = words;
+    if !may_have_capitals(low, high) {
+        return words;
+    }
+    let (low_folded, high_folded) = (fold_case(low), fold_case(high));
+    *capitals |= low ^ low_folded | high ^ high_folded;
+    [low_folded, high_folded]
+}
+
+/// Whether one of sixteen bytes is in a column of the ASCII table that has capitals: 0x40 is set in it, and 0x20 is not.
+/// Names are mostly in small letters.
+#[inline(always)]
+const fn may_have_capitals(low: u64, high: u64) -> bool {
+    const COLUMN: u64 = 0x4040_4040_4040_4040;
+    (low & !(low << 1) | high & !(high << 1)) & COLUMN != 0
 }
 
 /// Turns every ASCII capital of the eight bytes into its small letter.

@@ -27,6 +27,10 @@ const PROTOCOL_FRAGMENT: u8 = 44;
 const PROTOCOL_DESTINATION_OPTIONS: u8 = 60;
 const MAX_EXTENSION_HEADERS: usize = 4;
 
+/// In the first eight bytes of an IPv4 header, the first byte least significant: more fragments to come, or an offset into a
+/// datagram that began elsewhere (RFC 791 section 3.1).
+const FRAGMENT_V4: u64 = 0xff3f << 48;
+
 const TCP_SYN: u8 = 0x02;
 const TCP_ACK: u8 = 0x10;
 
@@ -82,6 +86,47 @@ pub enum Stop {
     Malformed,
 }
 
+/// What a glance at a frame tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Glance {
+    /// It is nothing that could be DNS.
+    Other,
+    /// It is UDP or TCP, with these ports: the source's in the upper half.
+    Ports(u32),
+    /// Only a walk tells.
+    Unclear,
+}
+
+/// Tells in a few steps what most frames are. A walk says the same.
+#[inline(always)]
+pub fn glance<B: Bytes + ?Sized>(frame: &B) -> Glance {
+    let Some(ethertype) = frame.be16(EthHdr::LEN - 2) else {
+        return Glance::Other;
+    };
+    let (protocol, ports_at) = match ethertype {
+        ETHERTYPE_IPV4 => match frame.le64s(EthHdr::LEN) {
+            // Version 4, five words of header, no fragment.
+            Some([first, second]) if first & (FRAGMENT_V4 | 0xff) == 0x45 => {
+                ((second >> 8) as u8, EthHdr::LEN + Ipv4Hdr::LEN)
+            }
+            _ => return Glance::Unclear,
+        },
+        ETHERTYPE_IPV6 => match frame.le64(EthHdr::LEN) {
+            Some(first) if first as u8 >> 4 == 6 => ((first >> 48) as u8, EthHdr::LEN + Ipv6Hdr::LEN),
+            _ => return Glance::Unclear,
+        },
+        ETHERTYPE_8021Q | ETHERTYPE_8021AD => return Glance::Unclear,
+        _ => return Glance::Other,
+    };
+    if protocol == PROTOCOL_UDP || protocol == PROTOCOL_TCP {
+        return frame.ne32(ports_at).map_or(Glance::Unclear, |ports| Glance::Ports(u32::from_be(ports)));
+    }
+    match protocol {
+        PROTOCOL_HOP_BY_HOP | PROTOCOL_ROUTING | PROTOCOL_FRAGMENT | PROTOCOL_DESTINATION_OPTIONS => Glance::Unclear,
+        _ => Glance::Other,
+    }
+}
+
 impl Packet {
     /// Walks the headers of an Ethernet frame.
     #[inline(always)]
@@ -96,23 +141,48 @@ impl Packet {
 
     #[inline(always)]
     fn walk_v4<B: Bytes + ?Sized>(frame: &B, ip_at: usize) -> Result<Self, Stop> {
-        let protocol = frame.u8(ip_at + 9).ok_or(Stop::Malformed)?;
+        // The fixed header and, where nothing lies between, the ports.
+        let Some([first, second, third]) = frame.le64s::<3>(ip_at) else {
+            return Err(Self::short_v4(frame, ip_at));
+        };
+        let protocol = (second >> 8) as u8;
         let transport = transport(protocol).ok_or(Stop::Other)?;
-        let first = frame.u8(ip_at).ok_or(Stop::Malformed)?;
         let header_len = (first & 0x0f) as usize * 4;
-        if first >> 4 != 4 || header_len < Ipv4Hdr::LEN {
+        if first as u8 >> 4 != 4 || header_len < Ipv4Hdr::LEN {
             return Err(Stop::Malformed);
         }
-        // More fragments to come, or an offset into a datagram that began elsewhere (RFC 791 section 3.1).
-        if frame.be16(ip_at + 6).ok_or(Stop::Malformed)? & 0x3fff != 0 {
-            return Err(if protocol == PROTOCOL_UDP {
-                Stop::Fragment
-            } else {
-                Stop::Other
-            });
+        if first & FRAGMENT_V4 != 0 {
+            return Err(fragment(transport));
         }
-        let ip_len = frame.be16(ip_at + 2).ok_or(Stop::Malformed)? as usize;
-        Self::ports(frame, Family::V4, transport, ip_at, ip_at + header_len, ip_len)
+        let mut packet = Self {
+            family: Family::V4,
+            transport,
+            ip_at,
+            transport_at: ip_at + header_len,
+            ip_len: ((first >> 16) as u16).swap_bytes() as usize,
+            source_port: ((third >> 32) as u16).swap_bytes(),
+            destination_port: ((third >> 48) as u16).swap_bytes(),
+        };
+        if header_len != Ipv4Hdr::LEN {
+            packet.read_ports(frame)?;
+        }
+        Ok(packet)
+    }
+
+    /// Why a packet is not walked that ends in front of its ports.
+    #[inline(always)]
+    fn short_v4<B: Bytes + ?Sized>(frame: &B, ip_at: usize) -> Stop {
+        let (Some(first), Some(protocol)) = (frame.le64(ip_at), frame.u8(ip_at + 9)) else {
+            return Stop::Malformed;
+        };
+        match transport(protocol) {
+            None => Stop::Other,
+            // The last fragment of a datagram may be that short.
+            Some(transport) if first as u8 >= 0x45 && first as u8 >> 4 == 4 && first & FRAGMENT_V4 != 0 => {
+                fragment(transport)
+            }
+            Some(_) => Stop::Malformed,
+        }
     }
 
     #[inline(always)]
@@ -134,35 +204,28 @@ impl Packet {
         }
         if next == PROTOCOL_FRAGMENT {
             let carried = frame.u8(at).ok_or(Stop::Malformed)?;
-            return Err(if carried == PROTOCOL_UDP {
-                Stop::Fragment
-            } else {
-                Stop::Other
-            });
+            return Err(transport(carried).map_or(Stop::Other, fragment));
         }
         let transport = transport(next).ok_or(Stop::Other)?;
         let ip_len = frame.be16(ip_at + 4).ok_or(Stop::Malformed)? as usize + Ipv6Hdr::LEN;
-        Self::ports(frame, Family::V6, transport, ip_at, at, ip_len)
+        let mut packet = Self {
+            family: Family::V6,
+            transport,
+            ip_at,
+            transport_at: at,
+            ip_len,
+            source_port: 0,
+            destination_port: 0,
+        };
+        packet.read_ports(frame)?;
+        Ok(packet)
     }
 
     #[inline(always)]
-    fn ports<B: Bytes + ?Sized>(
-        frame: &B,
-        family: Family,
-        transport: Transport,
-        ip_at: usize,
-        transport_at: usize,
-        ip_len: usize,
-    ) -> Result<Self, Stop> {
-        Ok(Self {
-            family,
-            transport,
-            ip_at,
-            transport_at,
-            ip_len,
-            source_port: frame.be16(transport_at).ok_or(Stop::Malformed)?,
-            destination_port: frame.be16(transport_at + 2).ok_or(Stop::Malformed)?,
-        })
+    fn read_ports<B: Bytes + ?Sized>(&mut self, frame: &B) -> Result<(), Stop> {
+        self.source_port = frame.be16(self.transport_at).ok_or(Stop::Malformed)?;
+        self.destination_port = frame.be16(self.transport_at + 2).ok_or(Stop::Malformed)?;
+        Ok(())
     }
 
     /// Whether this TCP segment opens a connection: SYN without ACK (RFC 9293 section 3.1).
@@ -198,21 +261,14 @@ impl Packet {
     pub fn addresses<B: Bytes + ?Sized>(&self, frame: &B) -> Option<(Address, Address)> {
         let at = self.ip_at;
         match self.family {
-            Family::V4 => Some((Address::v4(frame.ne32(at + 12)?), Address::v4(frame.ne32(at + 16)?))),
-            Family::V6 => Some((
-                Address([
-                    frame.ne32(at + 8)?,
-                    frame.ne32(at + 12)?,
-                    frame.ne32(at + 16)?,
-                    frame.ne32(at + 20)?,
-                ]),
-                Address([
-                    frame.ne32(at + 24)?,
-                    frame.ne32(at + 28)?,
-                    frame.ne32(at + 32)?,
-                    frame.ne32(at + 36)?,
-                ]),
-            )),
+            Family::V4 => {
+                let both = frame.le64(at + 12)?;
+                Some((Address::v4((both as u32).to_le()), Address::v4(((both >> 32) as u32).to_le())))
+            }
+            Family::V6 => {
+                let [first, second, third, fourth] = frame.le64s(at + 8)?;
+                Some((Address::v6(first, second), Address::v6(third, fourth)))
+            }
         }
     }
 
@@ -256,6 +312,15 @@ fn ip_header<B: Bytes + ?Sized>(frame: &B) -> Option<(u16, usize)> {
         at += VLAN_TAG_LEN;
     }
     Some((ethertype, at))
+}
+
+/// What a fragment is to the walk: of a datagram, a question may be in another one.
+#[inline(always)]
+const fn fragment(transport: Transport) -> Stop {
+    match transport {
+        Transport::Udp => Stop::Fragment,
+        Transport::Tcp => Stop::Other,
+    }
 }
 
 #[inline(always)]

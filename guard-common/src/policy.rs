@@ -199,6 +199,12 @@ impl Policy {
         (self.row_bank & 1) * MAX_ROWS as u32 + (index & (MAX_ROWS as u32 - 1))
     }
 
+    /// Whether it has neither budgets nor rules of hygiene, so that only the judge has a say; link-local budgets aside.
+    #[inline(always)]
+    pub const fn is_without_rules(&self) -> bool {
+        self.row_count == 0 && self.hygiene.is_empty()
+    }
+
     /// Allows a key: it is only watched, whatever the mode. False if there is no room for it.
     pub fn allow(&mut self, key: Key) -> bool {
         let Some(slot) = self.allowed.get_mut(self.allowed_count as usize) else {
@@ -322,8 +328,66 @@ pub struct Control {
     pub secret: Secret,
     /// Samples that each CPU takes of either kind in a 60th of a second, before it takes fewer of more.
     pub sample_quota: u32,
+    /// Whether the policy has link-local budgets: 0 or 1.
+    pub has_links: u32,
+    /// A bit for each port on which DNS is spoken, at its number modulo 64: whatever has neither port there is no DNS.
+    pub port_bits: u64,
+    /// A repeat of the same query within fewer ticks is no client's; as in the policy.
+    pub rapid_ticks: u32,
+    /// Whether a query that says nothing may take the short way: 0 or 1. Nothing but the judge has a say on it then, the
+    /// coarse clock will do, and no more ports speak DNS than stand here.
+    pub is_short: u32,
+    /// Ports on which DNS is spoken, sixteen bits each, the last of them again where there are fewer.
+    pub ports: u64,
+    /// Zero, which only the kernel's verifier does not know.
+    pub zero: u64,
     /// Nothing.
-    pub spare: u32,
+    pub rest: [u64; 5],
+}
+
+const _: () = assert!(size_of::<Control>() == 128);
+
+/// Ports that the short way knows.
+const SHORT_PORTS: u32 = 4;
+
+impl Control {
+    /// Takes from a policy what is asked of every packet.
+    pub fn summarise(&mut self, policy: &Policy) {
+        self.has_links = !policy.link.is_empty() as u32;
+        self.port_bits = policy.ports.iter().fold(0, |bits, word| bits | word);
+        self.rapid_ticks = policy.rapid_ticks;
+        let mut ports = (0..=u16::MAX).filter(|port| policy.has_port(*port));
+        let mut last = 0;
+        self.ports = 0;
+        for _ in 0..SHORT_PORTS {
+            last = ports.next().unwrap_or(last);
+            self.ports = self.ports << 16 | u64::from(last);
+        }
+        let is_short = policy.is_without_rules() && policy.link.is_empty() && policy.fine_clock == 0;
+        self.is_short = (is_short && ports.next().is_none()) as u32;
+    }
+
+    /// The same number, of which the kernel's verifier knows nothing any more: it would check what comes after once for each
+    /// way in which the number may have come about.
+    #[inline(always)]
+    pub const fn blur(&self, number: usize) -> usize {
+        number ^ self.zero as usize
+    }
+
+    /// Whether DNS is spoken on this port, of a policy for the short way.
+    #[inline(always)]
+    pub const fn has_port(&self, port: u16) -> bool {
+        const ONES: u64 = 0x0001_0001_0001_0001;
+        let others = self.ports ^ (port as u64) * ONES;
+        // Whether one of the four is zero.
+        others.wrapping_sub(ONES) & !others & (ONES << 15) != 0
+    }
+
+    /// Whether one of these may be a port on which DNS is spoken. If not, there is no need to look at the policy.
+    #[inline(always)]
+    pub const fn may_be_dns(&self, source_port: u16, destination_port: u16) -> bool {
+        (self.port_bits >> (source_port & 63) | self.port_bits >> (destination_port & 63)) & 1 != 0
+    }
 }
 
 #[cfg(test)]

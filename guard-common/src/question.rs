@@ -31,6 +31,15 @@ pub const NOERROR: u8 = 0;
 /// RCODE NXDOMAIN.
 pub const NXDOMAIN: u8 = 3;
 
+/// The header of a DNS message that is a query or a response with one question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The ID.
+    pub id: u16,
+    /// The flags word: QR, OPCODE, AA, TC, RD, RA, Z, AD, CD, RCODE.
+    pub flags: u16,
+}
+
 /// A DNS message as far as the judge reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -38,14 +47,10 @@ pub struct Message {
     pub at: usize,
     /// Where it ends in the frame.
     pub end: usize,
-    /// The ID.
-    pub id: u16,
-    /// The flags word: QR, OPCODE, AA, TC, RD, RA, Z, AD, CD, RCODE.
-    pub flags: u16,
+    /// Its header.
+    pub header: Header,
     /// Its one question.
     pub question: Question,
-    /// The name of the question, as far as its labels go.
-    pub name: Name,
 }
 
 /// Where the question lies in the frame, and what it asks for.
@@ -62,77 +67,98 @@ pub struct Question {
 }
 
 /// Why a message is not judged.
+#[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreadable {
     /// Shorter than its header or its question says.
-    Short,
+    Short = 0,
     /// An OPCODE other than QUERY.
-    Opcode,
+    Opcode = 1,
     /// QDCOUNT other than 1.
-    QuestionCount,
+    QuestionCount = 2,
     /// A name that is compressed, has a label type other than 00, or is longer than 255 bytes.
-    Name,
+    Name = 3,
 }
 
 impl Message {
     /// Reads the message that lies in `frame` from `at` up to `end`.
     pub fn read<B: Bytes + ?Sized>(frame: &B, at: usize, end: usize) -> Result<Self, Unreadable> {
-        Self::read_by(frame, at, end, |name_at| Name::walk(frame, name_at))
+        Self::read_by(frame, at, end, |name_at| name_len(frame, name_at))
     }
 
-    /// The same, with the walk of the name left to `walk`, which is told where it begins. The kernel's
+    /// The same, with the walk to the end of the name left to `walk`, which is told where it begins. The kernel's
     /// verifier takes the walk only as a function of its own.
     #[inline(always)]
     pub fn read_by<B: Bytes + ?Sized>(
         frame: &B,
         at: usize,
         end: usize,
-        walk: impl FnOnce(usize) -> Result<Name, Unreadable>,
+        walk: impl FnOnce(usize) -> Result<usize, Unreadable>,
     ) -> Result<Self, Unreadable> {
-        if at + HEADER_LEN > end {
-            return Err(Unreadable::Short);
-        }
-        let id = frame.be16(at).ok_or(Unreadable::Short)?;
-        let flags = frame.be16(at + 2).ok_or(Unreadable::Short)?;
-        if flags & FLAG_OPCODE != 0 {
-            return Err(Unreadable::Opcode);
-        }
-        if frame.be16(at + 4).ok_or(Unreadable::Short)? != 1 {
-            return Err(Unreadable::QuestionCount);
-        }
+        let header = Header::read(frame, at, end)?;
         let name_at = at + HEADER_LEN;
-        let name = walk(name_at)?;
-        let name_len = name.len();
+        let question = Question::read(frame, name_at, walk(name_at)?, end)?;
+        Ok(Self {
+            at,
+            end,
+            header,
+            question,
+        })
+    }
+
+    /// The byte after the question.
+    #[inline(always)]
+    pub const fn question_end(&self) -> usize {
+        self.question.name_at + self.question.name_len + 4
+    }
+}
+
+impl Question {
+    /// Reads the question whose name of `name_len` bytes begins at `name_at`, in a message that goes up to `end`.
+    #[inline(always)]
+    pub fn read<B: Bytes + ?Sized>(
+        frame: &B,
+        name_at: usize,
+        name_len: usize,
+        end: usize,
+    ) -> Result<Self, Unreadable> {
         let type_at = name_at + name_len;
         if type_at + 4 > end {
             return Err(Unreadable::Short);
         }
-        let question = Question {
+        let type_and_class = u32::from_be(frame.ne32(type_at).ok_or(Unreadable::Short)?);
+        Ok(Self {
             name_at,
             name_len,
-            qtype: frame.be16(type_at).ok_or(Unreadable::Short)?,
-            qclass: frame.be16(type_at + 2).ok_or(Unreadable::Short)?,
-        };
-        Ok(Self {
-            at,
-            end,
-            id,
-            flags,
-            question,
-            name,
+            qtype: (type_and_class >> 16) as u16,
+            qclass: type_and_class as u16,
         })
+    }
+}
+
+impl Header {
+    /// Reads the header at `at` of a message that goes up to `end`.
+    #[inline(always)]
+    pub fn read<B: Bytes + ?Sized>(frame: &B, at: usize, end: usize) -> Result<Self, Unreadable> {
+        if at + HEADER_LEN > end {
+            return Err(Unreadable::Short);
+        }
+        // ID, flags, QDCOUNT and ANCOUNT.
+        let head = frame.le64(at).ok_or(Unreadable::Short)?;
+        let [id, flags, questions] = [head, head >> 16, head >> 32].map(|word| (word as u16).swap_bytes());
+        if flags & FLAG_OPCODE != 0 {
+            return Err(Unreadable::Opcode);
+        }
+        if questions != 1 {
+            return Err(Unreadable::QuestionCount);
+        }
+        Ok(Self { id, flags })
     }
 
     /// Whether QR is set.
     #[inline(always)]
     pub const fn is_response(&self) -> bool {
         self.flags & FLAG_QR != 0
-    }
-
-    /// Whether RD is set.
-    #[inline(always)]
-    pub const fn wants_recursion(&self) -> bool {
-        self.flags & FLAG_RD != 0
     }
 
     /// The RCODE of the header.
@@ -147,12 +173,26 @@ impl Message {
     pub const fn is_answer(&self) -> bool {
         matches!(self.rcode(), NOERROR | NXDOMAIN)
     }
+}
 
-    /// The byte after the question.
-    #[inline(always)]
-    pub const fn question_end(&self) -> usize {
-        self.question.name_at + self.question.name_len + 4
+/// The bytes of the wire name that begins at `name_at`, its root label included: 1 to 255.
+#[inline(always)]
+pub fn name_len<B: Bytes + ?Sized>(frame: &B, name_at: usize) -> Result<usize, Unreadable> {
+    let mut at = name_at;
+    for _ in 0..MAX_LABELS {
+        let label = frame.u8(at).ok_or(Unreadable::Short)?;
+        if label > MAX_LABEL_LEN {
+            return Err(Unreadable::Name);
+        }
+        at += label as usize + 1;
+        if at > name_at + MAX_NAME_LEN {
+            return Err(Unreadable::Name);
+        }
+        if label == 0 {
+            return Ok(at - name_at);
+        }
     }
+    Err(Unreadable::Name)
 }
 
 /// What a walk over a wire name finds: its bytes in the lowest byte, and above it, label by label from the right, where

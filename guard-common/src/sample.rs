@@ -59,6 +59,7 @@ pub enum Kind {
 
 impl Kind {
     /// The kind of a number; unknown numbers are `Query`.
+    #[inline(always)]
     pub const fn from_u8(number: u8) -> Self {
         if number == Self::Shed as u8 {
             Self::Shed
@@ -112,10 +113,19 @@ pub struct Sampler {
     window: u32,
     taken: u32,
     shift: u32,
-    spare: u32,
+    /// The state of a generator, stirred with what nobody can foresee.
+    random: u32,
 }
 
 impl Sampler {
+    /// Draws a number; `digest` is a keyed one of the query.
+    #[inline(always)]
+    pub const fn random(&mut self, digest: u64) -> u32 {
+        // Numerical Recipes, 3rd edition, section 7.1.
+        self.random = self.random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (self.random >> 7) ^ digest as u32
+    }
+
     /// Whether one more query is shown, and how many it stands for. `quota` of them are taken in a window; for each
     /// quota more, half as many of what follows. `random` is asked only when not all are taken.
     #[inline(always)]

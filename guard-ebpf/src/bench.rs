@@ -12,7 +12,7 @@ use guard_common::{
     case::Case,
     counter::Counter,
     flow::{Place, Settled, Sighting},
-    judge::{Note, Ruling, Spelled},
+    judge::{Ruling, Spelled},
     key::Key,
     marks::{Found, Look, Room},
     policy::{MAX_ROWS, Policy, Ranges},
@@ -23,6 +23,7 @@ use guard_common::{
 };
 
 use crate::{
+    dns::{LOUD, QUIET, RULED},
     door::{Link, NO_LINK},
     maps::{ALLOWANCES, CONTROL, DeviceCounters, FLOWS, KEYS, LINKS, MARKS, METERS, POLICIES, ROWS, SAMPLERS},
 };
@@ -50,15 +51,22 @@ pub(crate) struct Desk {
     pub(crate) spelled: Spelled,
     /// The number that the pattern of its mark is drawn with.
     pub(crate) nonce: u32,
-    pub(crate) spare: u32,
+    /// Queries that it stands for, if it is shown to the agent; else 0.
+    pub(crate) weight: u32,
     /// What respelling it has done to the checksum.
     pub(crate) change: Change,
 }
 
-/// Judges a query. False if it passes, and there is nothing to tell.
+/// Takes in a query: [`QUIET`], or [`LOUD`] if it may say something.
 #[inline(always)]
-pub(crate) fn query(case: &mut Case, ruling: &mut Ruling) -> bool {
-    judge_query(case, ruling) == 1
+pub(crate) fn query(case: &mut Case) -> u32 {
+    judge_query(case)
+}
+
+/// Judges a query that may say something: [`RULED`], or [`QUIET`] if there is no room for its key.
+#[inline(always)]
+pub(crate) fn hop(case: &Case, ruling: &mut Ruling) -> u32 {
+    judge_hop(case, ruling)
 }
 
 /// Takes note of an answer. False if it closes no breaker.
@@ -96,6 +104,14 @@ pub(crate) fn nonce() -> u32 {
 #[inline(always)]
 pub(crate) fn settle(flow: u64) -> Settled {
     Settled::from_number(judge_settle(flow))
+}
+
+/// Forgets that the client of a response waits for it, whatever port and ID it has asked with.
+#[inline(always)]
+pub(crate) fn settle_pending(case: &Case) {
+    if let Some(control) = CONTROL.get(0) {
+        judge_settle(case.pending(&control.secret));
+    }
 }
 
 /// Takes note of an error.
@@ -156,8 +172,29 @@ pub(crate) fn charge(link: u32, ifindex: u32, packets: u32, slot: u32) {
 
 /// Whether a query is shown to the agent: 0, or how many it stands for.
 #[inline(always)]
-pub(crate) fn draw(kind: Kind, now_ns: u64) -> u32 {
-    judge_draw(kind as u32, Ticks::from_ns(now_ns).0)
+pub(crate) fn draw(kind: Kind, case: &Case) -> u32 {
+    judge_draw(kind as u32, Ticks::from_ns(case.now_ns).0, case.flow)
+}
+
+/// The same in line.
+#[inline(always)]
+pub(crate) fn draw_at(kind: Kind, now: Ticks, flow: u64, quota: u32) -> u32 {
+    let Some(sampler) = SAMPLERS.get_ptr_mut(kind as u32 & 1) else {
+        return 0;
+    };
+    // SAFETY: a live slot of this CPU.
+    let weight = unsafe {
+        let random = (*sampler).random(flow);
+        (*sampler).draw(now, quota, || random)
+    };
+    weight.unwrap_or(0)
+}
+
+/// The moment on the coarse clock.
+#[inline(always)]
+pub(crate) fn coarse_now_ns() -> u64 {
+    // SAFETY: the helper takes nothing.
+    unsafe { bpf_ktime_get_coarse_ns() }
 }
 
 /// The moment, on the clock that the policy asks for.
@@ -187,53 +224,88 @@ pub(crate) fn trusts(address: &Address, slot: u32) -> bool {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn judge_query(case: *mut Case, ruling: *mut Ruling) -> u32 {
+extern "C" fn judge_query(case: *mut Case) -> u32 {
     // SAFETY: the callers pass references; the verifier wants the check for null.
-    let (Some(case), Some(ruling)) = (unsafe { case.as_mut() }, unsafe { ruling.as_mut() }) else {
-        return 0;
+    let Some(case) = (unsafe { case.as_mut() }) else {
+        return QUIET;
     };
     let Some(policy) = policy(case.policy.into()) else {
-        return 0;
+        return QUIET;
     };
     let now = Ticks::from_ns(case.now_ns);
+    let key = case.subject.key;
+    let Some(bucket) = KEYS.get_ptr_mut(key_bucket(key)) else {
+        return QUIET;
+    };
     let place = Place::new(case.subject.ifindex, case.subject.egress);
     let plain = (case.plain as u32) << PLAIN_SHIFT;
     case.sighting = judge_sight(case.flow, place.number() | plain, now.0, policy.rapid_ticks) as u8;
+    let sighting = Sighting::from_u8(case.sighting);
     let hop = case.hop();
-    let sighting = hop.sighting;
-    case.subject.elsewhere = matches!(sighting, Sighting::Elsewhere);
-    case.subject.onward = case.subject.elsewhere && judge_turn(case.flow, place.number()) == 0;
-    let Some(bucket) = KEYS.get_ptr_mut(key_bucket(case.subject.key)) else {
-        return 0;
-    };
-    let rules = policy.rules;
     // SAFETY: a live slot of the array, used by one CPU at a time while its lock is held. Nothing between lock and
     // unlock calls anything.
-    let verdict = unsafe {
+    let passes = unsafe {
         bpf_spin_lock((&raw mut (*bucket).lock).cast());
-        let verdict = (*bucket).query(case.subject.key, &hop, now, &rules);
+        let passes = (*bucket).passes(key, &hop, now);
         bpf_spin_unlock((&raw mut (*bucket).lock).cast());
-        verdict
-    };
-    let Some(counters) = DeviceCounters::of(case.subject.ifindex) else {
-        return 0;
+        passes
     };
     match sighting {
-        Sighting::Retransmit => counters.count(Counter::Retransmits),
-        Sighting::Elsewhere => counters.count(Counter::SeenElsewhere),
         Sighting::New | Sighting::Rapid => {}
+        Sighting::Retransmit => count(case, Counter::Retransmits),
+        Sighting::Elsewhere => {
+            case.subject.elsewhere = true;
+            case.subject.onward = judge_turn(case.flow, place.number()) == 0;
+            count(case, Counter::SeenElsewhere);
+        }
     }
-    let Some(verdict) = verdict else {
-        counters.count(Counter::TableFull);
-        return 0;
+    if passes { QUIET } else { LOUD }
+}
+
+#[inline(always)]
+fn count(case: &Case, counter: Counter) {
+    if let Some(counters) = DeviceCounters::of(case.subject.ifindex) {
+        counters.count(counter);
+    }
+}
+
+/// What a query comes to that may say something.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_hop(case: *const Case, ruling: *mut Ruling) -> u32 {
+    // SAFETY: as above.
+    let (Some(case), Some(ruling)) = (unsafe { case.as_ref() }, unsafe { ruling.as_mut() }) else {
+        return QUIET;
     };
-    counters.count_ruling(&verdict);
-    if verdict.held {
+    let Some(policy) = policy(case.policy.into()) else {
+        return QUIET;
+    };
+    let Some(bucket) = KEYS.get_ptr_mut(key_bucket(case.subject.key)) else {
+        return QUIET;
+    };
+    let hop = case.hop();
+    let now = Ticks::from_ns(case.now_ns);
+    let rules = policy.rules;
+    // SAFETY: as above.
+    let has_room = unsafe {
+        bpf_spin_lock((&raw mut (*bucket).lock).cast());
+        let has_room = (*bucket).query_into(case.subject.key, &hop, now, &rules, ruling);
+        bpf_spin_unlock((&raw mut (*bucket).lock).cast());
+        has_room
+    };
+    let Some(counters) = DeviceCounters::of(case.subject.ifindex) else {
+        return QUIET;
+    };
+    if !has_room {
+        counters.count(Counter::TableFull);
+        return QUIET;
+    }
+    counters.count_ruling(ruling);
+    if ruling.held {
         // Its answer, if it gets one, is ours.
         judge_settle(case.flow);
     }
-    *ruling = verdict;
-    (verdict.held || !matches!(verdict.note, Note::None)) as u32
+    RULED
 }
 
 #[unsafe(no_mangle)]
@@ -492,7 +564,7 @@ extern "C" fn judge_hygiene(case: *const Case, shed: *mut Shed) -> u32 {
     };
     let breach = policy.hygiene.breach(
         &case.subject,
-        case.wants_recursion,
+        case.wants_recursion(),
         case.same_host,
         |ranges, address| judge_holds(ranges.number(), address, case.policy.into()) == 1,
     );
@@ -530,9 +602,14 @@ extern "C" fn judge_rows(case: *const Case, shed: *mut Shed) -> u32 {
     let Some(policy) = policy(case.policy.into()) else {
         return 0;
     };
-    let count = policy.row_count();
+    let count = policy.row_count() as u64;
     for index in 0..MAX_ROWS as u32 {
-        if index >= count {
+        let mut here = index as u64;
+        // The optimiser would make one end of both, and ask whether index and count are equal. Verifiers before Linux 6.18 do
+        // not see that such a loop ends.
+        // SAFETY: nothing is added.
+        unsafe { core::arch::asm!("{0} += 0", inout(reg) here, options(pure, nomem, nostack, preserves_flags)) };
+        if here >= count {
             break;
         }
         if judge_row(case, index, shed) == SHEDS {
@@ -647,7 +724,8 @@ extern "C" fn judge_link(case: *const Case, exempt: u32, link: u32, shed: *mut S
     // SAFETY: a live slot of the array; a level that another CPU is changing is a level of just now.
     let level = unsafe { (*budget).level(&policy.link, case.now_ns) };
     let is_query = case.name_len != 0;
-    let repeats = is_query && judge_pending(case.pending, now.0) == 1;
+    let pending = case.pending(&control.secret);
+    let repeats = is_query && judge_pending(pending, now.0) == 1;
     let (source, zone) = budget::share_tags(&case.subject, link, &control.secret);
     let why = budget::sheds(&policy.link, level, repeats, |limit| {
         budget::exceeds_share(
@@ -668,7 +746,7 @@ extern "C" fn judge_link(case: *const Case, exempt: u32, link: u32, shed: *mut S
             };
             if taken {
                 if is_query {
-                    judge_sight(case.pending, PENDING_PLACE, now.0, 0);
+                    judge_sight(pending, PENDING_PLACE, now.0, 0);
                 }
                 return PASSES;
             }
@@ -732,14 +810,11 @@ extern "C" fn judge_pending(flow: u64, now: u32) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn judge_draw(kind: u32, now: u32) -> u32 {
-    let Some(control) = CONTROL.get(0) else { return 0 };
-    let Some(sampler) = SAMPLERS.get_ptr_mut(kind & 1) else {
-        return 0;
-    };
-    // SAFETY: a live slot of this CPU; the helper takes nothing.
-    let weight = unsafe { (*sampler).draw(Ticks(now), control.sample_quota, || bpf_get_prandom_u32()) };
-    weight.unwrap_or(0)
+extern "C" fn judge_draw(kind: u32, now: u32, flow: u64) -> u32 {
+    match CONTROL.get(0) {
+        Some(control) => draw_at(Kind::from_u8(kind as u8), Ticks(now), flow, control.sample_quota),
+        None => 0,
+    }
 }
 
 #[unsafe(no_mangle)]

@@ -6,10 +6,10 @@
 use guard_common::{
     answer::{Plan, Remark, is_answerable},
     case::{Case, Sight},
-    counter::{Counter, action_index},
+    counter::{Counter, action_index, unreadable_index},
     judge::Note,
-    packet::{Family, Transport},
-    question::{Message, Unreadable},
+    packet::Transport,
+    question::{HEADER_LEN, Header, Message, Name, Question},
     remedy::{Held, Verdict, remark},
 };
 
@@ -18,9 +18,10 @@ use crate::{
     door::{Door, Headers},
     event::{self, Sighted},
     maps::{CONTROL, DeviceCounters},
+    step::READABLE,
 };
 
-/// What [`read`] and [`act`] return for a packet that goes on.
+/// What [`segment`], [`read`] and [`act`] return for a packet that goes on.
 pub(crate) const PASS: u32 = 0x1_0000;
 /// What [`act`] returns for a packet that ends here. Anything else is the [`Remark`] of its answer.
 pub(crate) const DROP: u32 = 0x1_0001;
@@ -30,64 +31,47 @@ pub(crate) const QUERY: u32 = 0x1_0002;
 pub(crate) const ANSWER: u32 = 0x1_0003;
 /// What [`read`] returns for a response that settles nothing.
 pub(crate) const ERROR: u32 = 0x1_0005;
-/// What [`read`] returns for a TCP segment that opens a connection to a DNS port.
+/// What the judge says of a query that says nothing.
+pub(crate) const QUIET: u32 = 0x1_0006;
+/// What he says of one that may say something.
+pub(crate) const LOUD: u32 = 0x1_0007;
+/// What he says of one whose ruling is on the desk.
+pub(crate) const RULED: u32 = 0x1_0008;
+/// What [`segment`] returns for a TCP segment that opens a connection to a DNS port.
 pub(crate) const CONNECTION: u32 = 0x1_0004;
 
-/// Reads a packet to or from a DNS port.
+/// Reads a datagram to or from a DNS port.
 #[inline(always)]
 pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 {
     // SAFETY: the callers pass references; the verifier wants the check for null.
     let Some(case) = (unsafe { case.as_mut() }) else {
         return PASS;
     };
-    let packet = headers.unpack();
+    let (Some(control), Some(policy)) = (CONTROL.get(0), bench::policy(headers.slot())) else {
+        return PASS;
+    };
     let Some(counters) = DeviceCounters::of(door.device()) else {
         return PASS;
     };
-    let Some(control) = CONTROL.get(0) else { return PASS };
-    let Some(policy) = bench::policy(headers.slot()) else {
-        return PASS;
-    };
-    case.policy = headers.slot() as u8;
-    let sight = Sight {
-        ifindex: door.device(),
-        egress: headers.is_egress(),
-        packets: door.packets(),
-        now_ns: bench::now_ns(policy),
-    };
-    if sight.now_ns >= control.lease_until_ns {
-        counters.count(Counter::LeaseOver);
-        return PASS;
-    }
-    if matches!(packet.transport, Transport::Tcp) {
-        let frame = door.frame();
-        if packet.segment_len(&frame).is_some_and(|len| len > 0) {
-            counters.count(Counter::TcpSegments);
-        }
-        let opens = policy.has_port(packet.destination_port) && packet.opens_connection(&frame);
-        return match opens.then(|| case.fill_connection(&frame, &packet, sight)) {
-            Some(Some(())) => CONNECTION,
-            _ => PASS,
-        };
-    }
+    let packet = headers.unpack();
     let frame = door.whole_frame();
     let Some((start, end)) = packet.payload(&frame) else {
         counters.count(Counter::BadHeader);
         return PASS;
     };
-    let message = match Message::read_by(&frame, start, end, |at| door.name(at)) {
-        Ok(message) => message,
+    let header = match Header::read(&frame, start, end) {
+        Ok(header) => header,
         Err(unreadable) => {
-            counters.count(match unreadable {
-                Unreadable::Short => Counter::ShortMessage,
-                Unreadable::Opcode => Counter::OtherOpcode,
-                Unreadable::QuestionCount => Counter::QuestionCount,
-                Unreadable::Name => Counter::BadName,
-            });
+            counters.count_at(unreadable_index(unreadable as u32));
             return PASS;
         }
     };
-    let server_port = if message.is_response() {
+    let unreadable = door.question(start + HEADER_LEN, end, case);
+    if unreadable != READABLE {
+        counters.count_at(unreadable_index(unreadable));
+        return PASS;
+    }
+    let server_port = if header.is_response() {
         packet.source_port
     } else {
         packet.destination_port
@@ -95,38 +79,63 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
     if !policy.has_port(server_port) {
         return PASS;
     }
-    let filled = case.fill(
-        &frame,
-        &packet,
-        &message,
-        sight,
-        (&control.secret, policy),
-        |question| door.key(question),
-        |message, labels| door.zone(message, labels),
-    );
-    let Some(()) = filled else { return PASS };
+    let sight = sight(door, headers, case);
+    if case.fill(&door.frame(), &packet, header, sight, &control.secret).is_none() {
+        return PASS;
+    }
+    if header.is_response() {
+        return if header.is_answer() { ANSWER } else { ERROR };
+    }
+    QUERY
+}
 
-    if !message.is_response() {
-        counters.count(match packet.family {
-            Family::V4 => Counter::QueriesV4,
-            Family::V6 => Counter::QueriesV6,
-        });
-        return QUERY;
+/// Where and when the packet is seen; the moment stands in the case.
+#[inline(always)]
+fn sight<D: Door>(door: &D, headers: Headers, case: &Case) -> Sight {
+    Sight {
+        ifindex: door.device(),
+        egress: headers.is_egress(),
+        packets: door.packets(),
+        now_ns: case.now_ns,
     }
-    let settled = bench::settle(case.flow);
-    case.asked = settled.asked;
-    case.settled = settled.number() as u8;
-    // A response to what was not asked may be our own.
-    if case.asked && !policy.link.is_empty() {
-        bench::settle(case.pending);
+}
+
+/// Reads a TCP segment to or from a DNS port.
+#[inline(always)]
+pub(crate) fn segment<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 {
+    // SAFETY: as above.
+    let Some(case) = (unsafe { case.as_mut() }) else {
+        return PASS;
+    };
+    let packet = headers.unpack();
+    let (Some(policy), Some(counters)) = (bench::policy(headers.slot()), DeviceCounters::of(door.device())) else {
+        return PASS;
+    };
+    let frame = door.frame();
+    if packet.segment_len(&frame).is_some_and(|len| len > 0) {
+        counters.count(Counter::TcpSegments);
     }
-    if !message.is_answer() {
-        counters.count(Counter::Errors);
-        bench::failed(case);
-        return ERROR;
+    if !policy.has_port(packet.destination_port) || !packet.opens_connection(&frame) {
+        return PASS;
     }
-    counters.count(Counter::Answers);
-    ANSWER
+    let sight = sight(door, headers, case);
+    case.fill_connection(&frame, &packet, sight).map_or(PASS, |()| CONNECTION)
+}
+
+/// Fills in what only budgets, hygiene and the agent ask. False if the packet is not what it was.
+#[inline(always)]
+pub(crate) fn fill_subject<D: Door>(door: &D, headers: Headers, case: *mut Case) -> bool {
+    // SAFETY: as above.
+    let Some(case) = (unsafe { case.as_mut() }) else {
+        return false;
+    };
+    let Some(policy) = bench::policy(headers.slot()) else {
+        return false;
+    };
+    let packet = headers.unpack();
+    let walk = |name_at| door.name(name_at).ok();
+    let key = |zone: &Question| door.key(zone).map(|hashed| hashed.key);
+    case.fill_subject(&door.frame(), &packet, policy, walk, key).is_some()
 }
 
 /// Decides what a ruling that asks for more than to let the query pass comes to, or what a query that is shed comes to,
@@ -156,7 +165,7 @@ pub(crate) fn act<D: Door>(door: &D, headers: Headers, desk: *mut Desk) -> u32 {
     let Some((start, end)) = packet.payload(&frame) else {
         return PASS;
     };
-    let Ok(message) = Message::read_by(&frame, start, end, |at| door.name(at)) else {
+    let Ok(message) = Message::read_by(&frame, start, end, |at| door.name(at).map(Name::len)) else {
         return PASS;
     };
     let Some((source, destination)) = packet.addresses(&frame) else {
@@ -204,7 +213,7 @@ pub(crate) fn plan<D: Door>(door: &D, headers: Headers, remark: u32) -> Option<P
     let packet = headers.unpack();
     let frame = door.frame();
     let (start, end) = packet.payload(&frame)?;
-    let message = Message::read_by(&frame, start, end, |at| door.name(at)).ok()?;
+    let message = Message::read_by(&frame, start, end, |at| door.name(at).map(Name::len)).ok()?;
     let checksum = door.checksum(&frame, &packet, end - packet.transport_at);
     let remark = Remark::from_u32(remark);
     let rcode = bench::policy(headers.slot())?.rcode;

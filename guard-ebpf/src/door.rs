@@ -7,7 +7,8 @@ use guard_common::{
     key::Hashed,
     marks::Found,
     packet::{Family, Packet, Transport},
-    question::{Message, Name, Question, Unreadable},
+    policy::Control,
+    question::{Name, Question, Unreadable},
     sample::Kind,
 };
 
@@ -56,9 +57,6 @@ pub(crate) trait Door {
     /// The key of a question, and whether it is all small letters.
     fn key(&self, question: &Question) -> Option<Hashed>;
 
-    /// The digest of the zone that the last so many labels of a name are; 0 if it has fewer.
-    fn zone(&self, message: &Message, labels: u8) -> u64;
-
     /// Whether the UDP checksum in the packet is complete.
     fn checksum(&self, frame: &Frame, packet: &Packet, udp_len: usize) -> Checksum;
 
@@ -68,8 +66,29 @@ pub(crate) trait Door {
     /// What it is to return for a packet that ends here.
     const DROP: u32;
 
+    /// `short::pass` behind a function call.
+    fn pass_short(&self, control: &Control) -> u32;
+
+    /// `hook::walk` behind a function call.
+    fn walk(&self, passed: u32) -> u32;
+
+    /// `hook::judge` behind a function call.
+    fn judge(&self, headers: Headers, link: u32, passed: u32) -> u32;
+
     /// `dns::read` behind a function call.
     fn read(&self, headers: Headers, case: &mut Case) -> u32;
+
+    /// `step::question` behind a function call.
+    fn question(&self, name_at: usize, end: usize, case: &mut Case) -> u32;
+
+    /// `dns::segment` behind a function call.
+    fn segment(&self, headers: Headers, case: &mut Case) -> u32;
+
+    /// `hook::look_closer` behind a function call.
+    fn look_closer(&self, headers: Headers, link: u32, judged: u32) -> u32;
+
+    /// `dns::fill_subject` behind a function call.
+    fn fill_subject(&self, headers: Headers, case: &mut Case) -> bool;
 
     /// `dns::act` behind a function call.
     fn act(&self, headers: Headers, desk: &mut Desk) -> u32;

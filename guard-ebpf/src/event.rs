@@ -59,7 +59,7 @@ pub(crate) fn tell(
         (*event).recirculated = ruling.recirculated;
         (*event).source_port = packet.source_port;
         (*event).destination_port = packet.destination_port;
-        (*event).id = message.id;
+        (*event).id = message.header.id;
         (*event).qtype = message.question.qtype;
         (*event).qclass = message.question.qclass;
         (*event).name_len = message.question.name_len as u16;

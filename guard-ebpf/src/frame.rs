@@ -5,7 +5,7 @@ use core::arch::asm;
 use guard_common::bytes::{Bytes, BytesMut};
 
 /// No header or question that is read lies further into a packet. The verifier wants a bound for every offset.
-const MAX_OFFSET: usize = 0x3ff;
+pub(crate) const MAX_OFFSET: usize = 0x3ff;
 
 /// The readable part of a packet. Any call that may move the packet makes it stale: take another one.
 #[derive(Clone, Copy)]
@@ -35,8 +35,19 @@ impl Frame {
         // The verifier follows one pointer from the comparison to the access. An addition that the optimiser cannot see
         // through keeps it from making two pointers of it.
         let mut pointer = self.start;
+        // The optimiser compares one copy of the offset, and adds another one. Verifiers before Linux 6.18 do not see that
+        // they are equal, so what is added is bounded once more.
         // SAFETY: an addition.
-        unsafe { asm!("{0} += {1}", inout(reg) pointer, in(reg) at, options(pure, nomem, nostack, preserves_flags)) };
+        unsafe {
+            asm!(
+                "{1} &= {2}",
+                "{0} += {1}",
+                inout(reg) pointer,
+                inout(reg) at => _,
+                const MAX_OFFSET,
+                options(pure, nomem, nostack, preserves_flags)
+            )
+        };
         if pointer + size_of::<T>() > self.end {
             return None;
         }
@@ -76,6 +87,11 @@ impl Bytes for Frame {
     #[inline(always)]
     fn le64(&self, at: usize) -> Option<u64> {
         self.get(at).map(u64::from_le)
+    }
+
+    #[inline(always)]
+    fn le64s<const N: usize>(&self, at: usize) -> Option<[u64; N]> {
+        self.get(at).map(|words: [u64; N]| words.map(u64::from_le))
     }
 }
 

@@ -1,5 +1,11 @@
 //! A packet at a hook: its ports, then the steps of the judgement, one after the other.
 //!
+//! ```text
+//! look            every packet: has it a port on which DNS may be spoken?
+//!  '-> judge        those: read it, ask the judge. What says nothing, and has no rule to obey, passes here
+//!       '-> look_closer  the others: budgets, verdict, events, marks, answers
+//! ```
+//!
 //! The walk to the ports is done for every packet, in line. What speaks DNS goes through functions of their own: the
 //! verifier checks such a function once, for all headers that may have led to it, where it would check straight code
 //! again for each of them.
@@ -8,7 +14,8 @@ use guard_common::{
     counter::Counter,
     judge::Note,
     marks::Found,
-    packet::{Packet, Stop},
+    packet::{Family, Glance, Packet, Stop, Transport, glance},
+    policy::Control,
     remedy::{Reason, Shed, Verdict},
     sample::Kind,
 };
@@ -18,32 +25,82 @@ use crate::{
     dns,
     door::{Door, Headers, Link, NO_LINK},
     maps::{CONTROL, DESKS, DeviceCounters},
+    short,
 };
 
-/// Judges one packet; tells what the program is to return.
+/// Looks at one packet; tells what the program is to return.
 #[inline(always)]
-pub(crate) fn judge<D: Door>(door: &D) -> u32 {
+pub(crate) fn look<D: Door>(door: &D) -> u32 {
+    if D::EGRESS && CONTROL.get(0).is_some_and(|control| control.has_links != 0) {
+        return door.walk(short::LEFT);
+    }
+    match glance(&door.frame()) {
+        Glance::Other => D::PASS,
+        Glance::Unclear => door.walk(short::LEFT),
+        Glance::Ports(ports) => match CONTROL.get(0) {
+            Some(control) if control.may_be_dns((ports >> 16) as u16, ports as u16) => match door.pass_short(control) {
+                short::PASSED => D::PASS,
+                weight => door.walk(weight),
+            },
+            _ => D::PASS,
+        },
+    }
+}
+
+/// Walks to the ports of any packet, and judges it if it may be DNS.
+#[inline(always)]
+pub(crate) fn walk<D: Door>(door: &D, passed: u32) -> u32 {
+    let packet = match Packet::walk(&door.frame()) {
+        Ok(packet) => packet,
+        Err(stop) => return pass_unread(door, stop),
+    };
     let Some(control) = CONTROL.get(0) else { return D::PASS };
     // Read once: whatever the agent switches to meanwhile is for the next packet.
     let slot = control.active & 1;
-    // A packet to a link-local service counts, whatever it is.
-    let link = if D::EGRESS { door.link(slot) } else { NO_LINK };
-    let packet = match Packet::walk(&door.frame()) {
-        Ok(packet) => packet,
-        Err(stop) => {
-            if !matches!(stop, Stop::Other)
-                && let Some(counters) = DeviceCounters::of(door.device())
-            {
-                counters.count(if matches!(stop, Stop::Fragment) {
-                    Counter::Fragments
-                } else {
-                    Counter::BadHeader
-                });
-            }
-            return pass(door, link, slot);
-        }
-    };
-    let Some(policy) = bench::policy(slot) else {
+    let link = link_of(door, control, slot);
+    if control.may_be_dns(packet.source_port, packet.destination_port) {
+        return door.judge(Headers::pack(&packet, D::EGRESS, slot), link, passed);
+    }
+    pass(door, link, slot)
+}
+
+/// Lets a packet go on whose ports were not found.
+#[inline(always)]
+fn pass_unread<D: Door>(door: &D, stop: Stop) -> u32 {
+    if !matches!(stop, Stop::Other)
+        && let Some(counters) = DeviceCounters::of(door.device())
+    {
+        counters.count(if matches!(stop, Stop::Fragment) {
+            Counter::Fragments
+        } else {
+            Counter::BadHeader
+        });
+    }
+    if D::EGRESS
+        && let Some(control) = CONTROL.get(0)
+    {
+        let slot = control.active & 1;
+        return pass(door, link_of(door, control, slot), slot);
+    }
+    D::PASS
+}
+
+/// The link-local budget that a packet is charged to: one to a link-local service counts, whatever it is.
+#[inline(always)]
+fn link_of<D: Door>(door: &D, control: &Control, slot: u32) -> u32 {
+    if D::EGRESS && control.has_links != 0 {
+        door.link(slot)
+    } else {
+        NO_LINK
+    }
+}
+
+/// Judges a packet that may be DNS.
+#[inline(always)]
+pub(crate) fn judge<D: Door>(door: &D, headers: Headers, link: u32, passed: u32) -> u32 {
+    let packet = headers.unpack();
+    let slot = headers.slot();
+    let (Some(control), Some(policy)) = (CONTROL.get(0), bench::policy(slot)) else {
         return D::PASS;
     };
     if !policy.has_port(packet.destination_port) && !policy.has_port(packet.source_port) {
@@ -54,17 +111,82 @@ pub(crate) fn judge<D: Door>(door: &D) -> u32 {
     };
     // SAFETY: the slot of this CPU, on which no other of our programs runs now.
     let desk = unsafe { &mut *desk };
+    let now_ns = bench::now_ns(policy);
+    if now_ns >= control.lease_until_ns {
+        if let Some(counters) = DeviceCounters::of(door.device()) {
+            counters.count(Counter::LeaseOver);
+        }
+        return pass(door, link, slot);
+    }
+    desk.case.now_ns = now_ns;
+    desk.case.policy = slot as u8;
+    let read = if matches!(packet.transport, Transport::Tcp) {
+        door.segment(headers, &mut desk.case)
+    } else {
+        door.read(headers, &mut desk.case)
+    };
+    if read == dns::PASS {
+        return pass(door, link, slot);
+    }
+    desk.weight = 0;
+    if read != dns::QUERY {
+        return door.look_closer(headers, link, read);
+    }
+    if passed != short::LEFT {
+        // It has been judged and drawn.
+        desk.weight = passed;
+        return door.look_closer(headers, link, dns::QUIET);
+    }
+    count_query(door, &packet);
+    let mut judged = bench::query(&mut desk.case);
+    if judged == dns::LOUD {
+        judged = bench::hop(&desk.case, &mut desk.ruling);
+    }
+    if !desk.case.subject.elsewhere {
+        desk.weight = bench::draw(Kind::Query, &desk.case);
+    }
+    if judged == dns::QUIET && desk.weight == 0 && link == NO_LINK && policy.is_without_rules() {
+        return D::PASS;
+    }
+    door.look_closer(headers, link, judged)
+}
+
+#[inline(always)]
+fn count_query<D: Door>(door: &D, packet: &Packet) {
+    if let Some(counters) = DeviceCounters::of(door.device()) {
+        counters.count(match packet.family {
+            Family::V4 => Counter::QueriesV4,
+            Family::V6 => Counter::QueriesV6,
+        });
+    }
+}
+
+/// Looks closer at a packet that was read, and carries out what comes of it.
+#[inline(always)]
+pub(crate) fn look_closer<D: Door>(door: &D, headers: Headers, link: u32, read: u32) -> u32 {
+    let slot = headers.slot();
+    let (Some(policy), Some(desk)) = (bench::policy(slot), DESKS.get_ptr_mut(0)) else {
+        return D::PASS;
+    };
+    // SAFETY: as above.
+    let desk = unsafe { &mut *desk };
     desk.shed = Shed::NOTHING;
     desk.verdict = Verdict::Pass as u32;
-    desk.ruling.held = false;
-    desk.ruling.tests = false;
-    desk.ruling.marks = false;
-    desk.ruling.note = Note::None;
-    // One after the other and not one in the other: together, their variables do not fit the stack of a program.
-    let headers = Headers::pack(&packet, D::EGRESS, slot);
-    let acts = match door.read(headers, &mut desk.case) {
-        dns::QUERY => {
-            let mut worth_acting = bench::query(&mut desk.case, &mut desk.ruling);
+    if read != dns::RULED {
+        desk.ruling.held = false;
+        desk.ruling.tests = false;
+        desk.ruling.suspects = false;
+        desk.ruling.marks = false;
+        desk.ruling.note = Note::None;
+    }
+    let acts = match read {
+        dns::QUIET | dns::RULED => {
+            if (desk.weight != 0 || link != NO_LINK || !policy.is_without_rules())
+                && !door.fill_subject(headers, &mut desk.case)
+            {
+                return D::PASS;
+            }
+            let mut worth_acting = desk.ruling.held || !matches!(desk.ruling.note, Note::None);
             if desk.ruling.suspects {
                 desk.spelled.returns = desk.ruling.returns;
                 desk.spelled.found = desk.ruling.found;
@@ -72,19 +194,21 @@ pub(crate) fn judge<D: Door>(door: &D) -> u32 {
             }
             bench::sheds(policy, desk, link) || worth_acting
         }
-        dns::ANSWER => {
-            if bench::answered(&desk.case, &mut desk.ruling) {
+        dns::ANSWER | dns::ERROR => {
+            count_response(desk, read);
+            // A response to what was not asked may be our own.
+            if desk.case.asked && !policy.link.is_empty() && door.fill_subject(headers, &mut desk.case) {
+                bench::settle_pending(&desk.case);
+            }
+            if read == dns::ERROR {
+                bench::failed(&desk.case);
+            } else if bench::answered(&desk.case, &mut desk.ruling) {
                 door.act(headers, desk);
             }
             restore(door, headers, desk);
             return pass(door, link, slot);
         }
-        dns::ERROR => {
-            restore(door, headers, desk);
-            return pass(door, link, slot);
-        }
-        dns::CONNECTION => bench::sheds_connection(desk, link),
-        _ => return pass(door, link, slot),
+        _ => bench::sheds_connection(desk, link),
     };
     let does = if acts { door.act(headers, desk) } else { dns::PASS };
     let is_query = desk.case.name_len != 0;
@@ -111,6 +235,21 @@ pub(crate) fn judge<D: Door>(door: &D) -> u32 {
             forget(desk, is_query);
             door.answer(headers, remark)
         }
+    }
+}
+
+/// Notes that the query of a response is over, and counts the response.
+#[inline(always)]
+fn count_response(desk: &mut Desk, read: u32) {
+    let settled = bench::settle(desk.case.flow);
+    desk.case.settled = settled.number() as u8;
+    desk.case.asked = settled.asked;
+    if let Some(counters) = DeviceCounters::of(desk.case.subject.ifindex) {
+        counters.count(if read == dns::ANSWER {
+            Counter::Answers
+        } else {
+            Counter::Errors
+        });
     }
 }
 
@@ -161,14 +300,11 @@ fn pass<D: Door>(door: &D, link: u32, slot: u32) -> u32 {
 /// Shows the agent some of the queries, and some of those that are shed.
 #[inline(always)]
 fn show<D: Door>(door: &D, desk: &Desk) {
-    if !desk.case.subject.elsewhere {
-        let weight = bench::draw(Kind::Query, desk.case.now_ns);
-        if weight != 0 {
-            door.show(desk, Kind::Query, weight);
-        }
+    if desk.weight != 0 {
+        door.show(desk, Kind::Query, desk.weight);
     }
     if desk.shed.is_shed() {
-        let weight = bench::draw(Kind::Shed, desk.case.now_ns);
+        let weight = bench::draw(Kind::Shed, &desk.case);
         if weight != 0 {
             door.show(desk, Kind::Shed, weight);
         }

@@ -18,6 +18,7 @@ mod event;
 mod frame;
 mod hook;
 mod maps;
+mod short;
 mod step;
 mod tc;
 mod xdp;

@@ -3,13 +3,18 @@
 //! Such a function takes and returns numbers. Each hook has its own set, because a function knows its context by type.
 
 use guard_common::{
+    case::Case,
     key::Hashed,
     marks::Found,
-    question::{Name, Question, Unreadable, is_unsigned},
+    question::{Name, Question, Unreadable, is_unsigned, name_len},
     spelling::{Pattern, Respelling, Spelling, WORDS},
 };
 
-use crate::{bench::Desk, frame::Frame, maps::CONTROL};
+use crate::{
+    bench::Desk,
+    frame::{Frame, MAX_OFFSET},
+    maps::CONTROL,
+};
 
 /// What `name` returns for a name it does not accept. No name is 0 bytes long.
 const BAD_NAME: u64 = 0x100;
@@ -34,6 +39,39 @@ pub(crate) const fn unpack_name(returned: u64) -> Result<Name, Unreadable> {
     }
 }
 
+/// Reads the question whose name begins at `name_at` in a message that goes up to `end`, and puts it into the case; what
+/// [`Unreadable`] says of it, or [`READABLE`].
+#[inline(always)]
+pub(crate) fn question(frame: &Frame, name_at: u32, end: u32, case: *mut Case, device: u32) -> u32 {
+    // SAFETY: the callers pass references; the verifier wants the check for null.
+    let Some(case) = (unsafe { case.as_mut() }) else {
+        return Unreadable::Short as u32;
+    };
+    let Some(control) = CONTROL.get(0) else {
+        return Unreadable::Short as u32;
+    };
+    let name_at = name_at as usize & MAX_OFFSET;
+    let name_len = match name_len(frame, name_at) {
+        Ok(length) => length,
+        Err(unreadable) => return unreadable as u32,
+    };
+    // The verifier does not follow what goes through the desk: it would check what comes after for each length.
+    case.name_len = name_len as u16;
+    let name_len = core::hint::black_box(&*case).name_len as usize & 0xff;
+    let question = match Question::read(frame, name_at, name_len, end as usize) {
+        Ok(question) => question,
+        Err(unreadable) => return unreadable as u32,
+    };
+    match Hashed::read(frame, &question, &control.secret) {
+        Some(hashed) => case.fill_question(&question, hashed, device),
+        None => return Unreadable::Short as u32,
+    }
+    READABLE
+}
+
+/// What [`question`] returns of a question that it has read.
+pub(crate) const READABLE: u32 = u32::MAX;
+
 #[inline(always)]
 pub(crate) const fn pack_question(question: &Question) -> u64 {
     let Question {
@@ -57,24 +95,6 @@ pub(crate) fn key(frame: &Frame, packed: u64) -> u64 {
     match Hashed::read(frame, &question, &control.secret) {
         Some(hashed) => hashed.number(),
         None => 0,
-    }
-}
-
-/// The digest of a zone: the key of a name without a type.
-#[inline(always)]
-pub(crate) fn zone(frame: &Frame, name: u64, name_at: u32, labels: u32) -> u64 {
-    let name = Name::from_number(name);
-    let Some(at) = name.zone_at(labels as u8) else { return 0 };
-    let zone = Question {
-        name_at: name_at as usize + at,
-        name_len: name.len() - at,
-        qtype: 0,
-        qclass: 0,
-    };
-    match key(frame, pack_question(&zone)) {
-        0 => 0,
-        // How it is spelled does not count.
-        number => number | 1,
     }
 }
 

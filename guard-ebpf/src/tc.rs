@@ -11,7 +11,8 @@ use guard_common::{
     key::Hashed,
     marks::Found,
     packet::{MAX_WALK, Packet, destination},
-    question::{Message, Name, Question, Unreadable},
+    policy::Control,
+    question::{Name, Question, Unreadable},
     sample::Kind,
     spelling::Change,
 };
@@ -24,7 +25,7 @@ use crate::{
     frame::Frame,
     hook,
     maps::DeviceCounters,
-    step,
+    short, step,
 };
 
 /// Others in the chain run (`TC_ACT_UNSPEC`, and `TCX_NEXT`: include/uapi/linux/bpf.h).
@@ -46,7 +47,7 @@ struct TcDoor<const EGRESS: bool>(*mut __sk_buff);
 /// Judges the packet of this context and carries the verdict out.
 #[inline(always)]
 pub(crate) fn run<const EGRESS: bool>(context: *mut __sk_buff) -> i32 {
-    let verdict = hook::judge(&TcDoor::<EGRESS>(context)) as i32;
+    let verdict = hook::look(&TcDoor::<EGRESS>(context)) as i32;
     if EGRESS && verdict == SHOT {
         // SAFETY: only numbers.
         return unsafe { bpf_redirect(NOWHERE, 0) } as i32;
@@ -116,12 +117,6 @@ impl<const EGRESS: bool> Door for TcDoor<EGRESS> {
     }
 
     #[inline(always)]
-    fn zone(&self, message: &Message, labels: u8) -> u64 {
-        let name_at = message.question.name_at as u32;
-        tc_zone(self.0, message.name.number(), name_at, labels as u32)
-    }
-
-    #[inline(always)]
     fn checksum(&self, frame: &Frame, packet: &Packet, udp_len: usize) -> Checksum {
         checksum_state(frame, packet, udp_len)
     }
@@ -141,8 +136,59 @@ impl<const EGRESS: bool> Door for TcDoor<EGRESS> {
     }
 
     #[inline(always)]
+    fn pass_short(&self, control: &Control) -> u32 {
+        if EGRESS {
+            tc_pass_short_out(self.0, control)
+        } else {
+            tc_pass_short_in(self.0, control)
+        }
+    }
+
+    #[inline(always)]
+    fn walk(&self, passed: u32) -> u32 {
+        if EGRESS {
+            tc_walk_out(self.0, passed)
+        } else {
+            tc_walk_in(self.0, passed)
+        }
+    }
+
+    #[inline(always)]
+    fn judge(&self, headers: Headers, link: u32, passed: u32) -> u32 {
+        if EGRESS {
+            tc_judge_out(self.0, headers.offsets, headers.ports, link, passed)
+        } else {
+            tc_judge_in(self.0, headers.offsets, headers.ports, passed)
+        }
+    }
+
+    #[inline(always)]
     fn read(&self, headers: Headers, case: &mut Case) -> u32 {
         tc_read(self.0, headers.offsets, headers.ports, case)
+    }
+
+    #[inline(always)]
+    fn look_closer(&self, headers: Headers, link: u32, judged: u32) -> u32 {
+        if EGRESS {
+            tc_look_closer_out(self.0, headers.offsets, headers.ports, link, judged)
+        } else {
+            tc_look_closer_in(self.0, headers.offsets, headers.ports, judged)
+        }
+    }
+
+    #[inline(always)]
+    fn question(&self, name_at: usize, end: usize, case: &mut Case) -> u32 {
+        tc_question(self.0, name_at as u32, end as u32, case)
+    }
+
+    #[inline(always)]
+    fn segment(&self, headers: Headers, case: &mut Case) -> u32 {
+        tc_segment(self.0, headers.offsets, headers.ports, case)
+    }
+
+    #[inline(always)]
+    fn fill_subject(&self, headers: Headers, case: &mut Case) -> bool {
+        tc_fill_subject(self.0, headers.offsets, case) == 1
     }
 
     #[inline(always)]
@@ -190,8 +236,75 @@ impl<const EGRESS: bool> Door for TcDoor<EGRESS> {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
+extern "C" fn tc_pass_short_in(context: *mut __sk_buff, control: *const Control) -> u32 {
+    short::pass(&TcDoor::<false>(context), control)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_walk_in(context: *mut __sk_buff, passed: u32) -> u32 {
+    hook::walk(&TcDoor::<false>(context), passed)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_pass_short_out(context: *mut __sk_buff, control: *const Control) -> u32 {
+    short::pass(&TcDoor::<true>(context), control)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_walk_out(context: *mut __sk_buff, passed: u32) -> u32 {
+    hook::walk(&TcDoor::<true>(context), passed)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_judge_in(context: *mut __sk_buff, offsets: u64, ports: u32, passed: u32) -> u32 {
+    hook::judge(&TcDoor::<false>(context), Headers { offsets, ports }, NO_LINK, passed)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_judge_out(context: *mut __sk_buff, offsets: u64, ports: u32, link: u32, passed: u32) -> u32 {
+    hook::judge(&TcDoor::<true>(context), Headers { offsets, ports }, link, passed)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
 extern "C" fn tc_read(context: *mut __sk_buff, offsets: u64, ports: u32, case: *mut Case) -> u32 {
     dns::read(&TcDoor::<false>(context), Headers { offsets, ports }, case)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_look_closer_in(context: *mut __sk_buff, offsets: u64, ports: u32, judged: u32) -> u32 {
+    hook::look_closer(&TcDoor::<false>(context), Headers { offsets, ports }, NO_LINK, judged)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_look_closer_out(context: *mut __sk_buff, offsets: u64, ports: u32, link: u32, judged: u32) -> u32 {
+    hook::look_closer(&TcDoor::<true>(context), Headers { offsets, ports }, link, judged)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_question(context: *mut __sk_buff, name_at: u32, end: u32, case: *mut Case) -> u32 {
+    let door = TcDoor::<false>(context);
+    step::question(&door.frame(), name_at, end, case, door.device())
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_segment(context: *mut __sk_buff, offsets: u64, ports: u32, case: *mut Case) -> u32 {
+    dns::segment(&TcDoor::<false>(context), Headers { offsets, ports }, case)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_fill_subject(context: *mut __sk_buff, offsets: u64, case: *mut Case) -> u32 {
+    dns::fill_subject(&TcDoor::<false>(context), Headers { offsets, ports: 0 }, case) as u32
 }
 
 #[unsafe(no_mangle)]
@@ -235,12 +348,6 @@ extern "C" fn tc_name(context: *mut __sk_buff, name_at: u32) -> u64 {
 #[inline(never)]
 extern "C" fn tc_key(context: *mut __sk_buff, question: u64) -> u64 {
     step::key(&TcDoor::<false>(context).frame(), question)
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn tc_zone(context: *mut __sk_buff, name: u64, name_at: u32, labels: u32) -> u64 {
-    step::zone(&TcDoor::<false>(context).frame(), name, name_at, labels)
 }
 
 #[unsafe(no_mangle)]

@@ -14,7 +14,8 @@ use guard_common::{
     key::Hashed,
     marks::Found,
     packet::Packet,
-    question::{Message, Name, Question, Unreadable},
+    policy::Control,
+    question::{Name, Question, Unreadable},
     sample::Kind,
     spelling::Change,
 };
@@ -27,7 +28,7 @@ use crate::{
     frame::Frame,
     hook,
     maps::DeviceCounters,
-    step,
+    short, step,
 };
 
 struct XdpDoor(*mut xdp_md);
@@ -35,7 +36,7 @@ struct XdpDoor(*mut xdp_md);
 /// Judges the packet of this context and carries the verdict out.
 #[inline(always)]
 pub(crate) fn run(context: *mut xdp_md) -> u32 {
-    hook::judge(&XdpDoor(context))
+    hook::look(&XdpDoor(context))
 }
 
 impl Door for XdpDoor {
@@ -81,12 +82,6 @@ impl Door for XdpDoor {
         Hashed::from_number(xdp_key(self.0, step::pack_question(question)))
     }
 
-    #[inline(always)]
-    fn zone(&self, message: &Message, labels: u8) -> u64 {
-        let name_at = message.question.name_at as u32;
-        xdp_zone(self.0, message.name.number(), name_at, labels as u32)
-    }
-
     /// What XDP sends, nobody completes.
     #[inline(always)]
     fn checksum(&self, _: &Frame, _: &Packet, _: usize) -> Checksum {
@@ -105,8 +100,43 @@ impl Door for XdpDoor {
     }
 
     #[inline(always)]
+    fn pass_short(&self, control: &Control) -> u32 {
+        xdp_pass_short(self.0, control)
+    }
+
+    #[inline(always)]
+    fn walk(&self, passed: u32) -> u32 {
+        xdp_walk(self.0, passed)
+    }
+
+    #[inline(always)]
+    fn judge(&self, headers: Headers, _link: u32, passed: u32) -> u32 {
+        xdp_judge(self.0, headers.offsets, headers.ports, passed)
+    }
+
+    #[inline(always)]
     fn read(&self, headers: Headers, case: &mut Case) -> u32 {
         xdp_read(self.0, headers.offsets, headers.ports, case)
+    }
+
+    #[inline(always)]
+    fn look_closer(&self, headers: Headers, _link: u32, judged: u32) -> u32 {
+        xdp_look_closer(self.0, headers.offsets, headers.ports, judged)
+    }
+
+    #[inline(always)]
+    fn question(&self, name_at: usize, end: usize, case: &mut Case) -> u32 {
+        xdp_question(self.0, name_at as u32, end as u32, case)
+    }
+
+    #[inline(always)]
+    fn segment(&self, headers: Headers, case: &mut Case) -> u32 {
+        xdp_segment(self.0, headers.offsets, headers.ports, case)
+    }
+
+    #[inline(always)]
+    fn fill_subject(&self, headers: Headers, case: &mut Case) -> bool {
+        xdp_fill_subject(self.0, headers.offsets, case) == 1
     }
 
     #[inline(always)]
@@ -148,8 +178,51 @@ impl Door for XdpDoor {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
+extern "C" fn xdp_pass_short(context: *mut xdp_md, control: *const Control) -> u32 {
+    short::pass(&XdpDoor(context), control)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xdp_walk(context: *mut xdp_md, passed: u32) -> u32 {
+    hook::walk(&XdpDoor(context), passed)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xdp_judge(context: *mut xdp_md, offsets: u64, ports: u32, passed: u32) -> u32 {
+    hook::judge(&XdpDoor(context), Headers { offsets, ports }, NO_LINK, passed)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
 extern "C" fn xdp_read(context: *mut xdp_md, offsets: u64, ports: u32, case: *mut Case) -> u32 {
     dns::read(&XdpDoor(context), Headers { offsets, ports }, case)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xdp_look_closer(context: *mut xdp_md, offsets: u64, ports: u32, judged: u32) -> u32 {
+    hook::look_closer(&XdpDoor(context), Headers { offsets, ports }, NO_LINK, judged)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xdp_question(context: *mut xdp_md, name_at: u32, end: u32, case: *mut Case) -> u32 {
+    let door = XdpDoor(context);
+    step::question(&door.frame(), name_at, end, case, door.device())
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xdp_segment(context: *mut xdp_md, offsets: u64, ports: u32, case: *mut Case) -> u32 {
+    dns::segment(&XdpDoor(context), Headers { offsets, ports }, case)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xdp_fill_subject(context: *mut xdp_md, offsets: u64, case: *mut Case) -> u32 {
+    dns::fill_subject(&XdpDoor(context), Headers { offsets, ports: 0 }, case) as u32
 }
 
 #[unsafe(no_mangle)]
@@ -214,12 +287,6 @@ extern "C" fn xdp_name(context: *mut xdp_md, name_at: u32) -> u64 {
 #[inline(never)]
 extern "C" fn xdp_key(context: *mut xdp_md, question: u64) -> u64 {
     step::key(&XdpDoor(context).frame(), question)
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn xdp_zone(context: *mut xdp_md, name: u64, name_at: u32, labels: u32) -> u64 {
-    step::zone(&XdpDoor(context).frame(), name, name_at, labels)
 }
 
 /// Turns the query into its answer; 0 if that fails, with the packet half written. The ports are not handed over: an

@@ -59,7 +59,7 @@ impl Door {
     fn breaches(&self, case: &Case, shed: &mut Shed) -> bool {
         let breach = self.policy.hygiene.breach(
             &case.subject,
-            case.wants_recursion,
+            case.wants_recursion(),
             case.same_host,
             |ranges, address| self.policy.holds(ranges, address),
         );
@@ -106,7 +106,8 @@ impl Door {
         let now = Ticks::from_ns(case.now_ns);
         let level = self.tables.link(link.index).level(rules, case.now_ns);
         let is_query = case.name_len != 0;
-        let repeats = is_query && self.tables.flow(case.pending).is_pending(case.pending as u32, now);
+        let pending = case.pending(&self.secret);
+        let repeats = is_query && self.tables.flow(pending).is_pending(pending as u32, now);
         let (source, zone) = budget::share_tags(&case.subject, link.number(), &self.secret);
         let tables = std::cell::RefCell::new(&mut self.tables);
         let share = |tag, limit| tables.borrow_mut().meters(tag).share(tag, limit, now, case.packets);
@@ -117,8 +118,8 @@ impl Door {
             Some(reason) => reason,
             None if self.tables.link(link.index).take(rules, case.now_ns, case.packets) => {
                 if is_query {
-                    let flow = self.tables.flow(case.pending);
-                    flow.sight(case.pending as u32, PENDING, false, now, 0);
+                    let flow = self.tables.flow(pending);
+                    flow.sight(pending as u32, PENDING, false, now, 0);
                 }
                 return;
             }

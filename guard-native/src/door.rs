@@ -158,7 +158,7 @@ impl Door {
             }
             None => self.tables.count(ifindex, Counter::TableFull),
         }
-        let mut ruling = ruling.unwrap_or(NO_RULING);
+        let mut ruling = ruling.unwrap_or(Ruling::NOTHING);
         let nonce = self.nonce();
         let mut spelling = Spelling::default();
         if ruling.suspects
@@ -270,7 +270,6 @@ const EMPTY: Case = Case {
         onward: false,
     },
     flow: 0,
-    pending: 0,
     now_ns: 0,
     packets: 0,
     client: Endpoint { address: 0, port: 0 },
@@ -278,32 +277,13 @@ const EMPTY: Case = Case {
     id: 0,
     name_at: 0,
     name_len: 0,
-    wants_recursion: false,
+    flags: 0,
+    responds: false,
     same_host: false,
     plain: false,
     sighting: 0,
     asked: false,
     settled: 0,
     policy: 0,
-};
-
-/// What there is for a key that has no slot in its bucket.
-pub(crate) const NO_RULING: Ruling = Ruling {
-    held: false,
-    tests: false,
-    recirculates: false,
-    returns: false,
-    found: Evidence::None,
-    suspects: false,
-    marks: false,
-    bits: 0,
-    rapid: false,
-    note: Note::None,
-    held_in_hold: 0,
-    until: Ticks(0),
-    hold_ticks: 0,
-    age_ticks: 0,
-    hops: 0,
-    recirculated: 0,
-    evidence: Evidence::None,
+    spare: [0; 6],
 };

@@ -12,7 +12,7 @@ use guard_common::{
     time::Ticks,
 };
 
-use crate::door::{Door, NO_RULING};
+use crate::door::Door;
 
 impl Door {
     /// How a name is spelled, and how it would be with the mark of `nonce`.
@@ -58,7 +58,7 @@ impl Door {
         if !case.may_be_respelled() {
             return;
         }
-        let Some(spelled) = self.spell(frame, case, &NO_RULING, 0) else {
+        let Some(spelled) = self.spell(frame, case, &Ruling::NOTHING, 0) else {
             return;
         };
         let (digest, now) = (spelled.spelling.digest, Ticks::from_ns(case.now_ns));

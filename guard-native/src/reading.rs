@@ -5,7 +5,7 @@ use guard_common::{
     counter::Counter,
     key::{Hashed, Key},
     packet::{Family, Packet, Transport},
-    question::{Message, Question, Unreadable},
+    question::{Message, Name, Unreadable},
 };
 
 use crate::door::{Door, Way};
@@ -60,7 +60,7 @@ impl Door {
                 return Reading::Nothing;
             }
         };
-        let responds = message.is_response();
+        let responds = message.header.is_response();
         let server_port = if responds {
             packet.source_port
         } else {
@@ -70,15 +70,14 @@ impl Door {
             return Reading::Nothing;
         }
         let secret = self.secret;
-        let filled = case.fill(
-            frame,
-            packet,
-            &message,
-            sight,
-            (&secret, &self.policy),
-            |question| Hashed::read(frame, question, &secret),
-            |message, labels| self.zone(frame, message, labels),
-        );
+        let Some(hashed) = Hashed::read(frame, &message.question, &secret) else {
+            return Reading::Nothing;
+        };
+        case.fill_question(&message.question, hashed, ifindex);
+        let filled = case.fill(frame, packet, message.header, sight, &secret).and_then(|()| {
+            let walk = |name_at| Name::walk(frame, name_at).ok();
+            case.fill_subject(frame, packet, &self.policy, walk, |zone| Key::of(frame, zone, &secret))
+        });
         if filled.is_none() {
             return Reading::Nothing;
         }
@@ -93,9 +92,10 @@ impl Door {
         let settled = self.tables.flow(case.flow).settle(case.flow as u32);
         (case.asked, case.settled) = (settled.asked, settled.number() as u8);
         if case.asked && !self.policy.link.is_empty() {
-            self.tables.flow(case.pending).settle(case.pending as u32);
+            let pending = case.pending(&secret);
+            self.tables.flow(pending).settle(pending as u32);
         }
-        if message.is_answer() {
+        if message.header.is_answer() {
             self.tables.count(ifindex, Counter::Answers);
             return Reading::Answer;
         }
@@ -103,19 +103,5 @@ impl Door {
         let key = case.subject.key;
         self.tables.bucket(key).failed(key, case.asked);
         Reading::Error
-    }
-
-    /// The digest of a zone; 0 if the name has fewer labels.
-    fn zone(&self, frame: &[u8], message: &Message, labels: u8) -> u64 {
-        let Some(at) = message.name.zone_at(labels) else {
-            return 0;
-        };
-        let zone = Question {
-            name_at: message.question.name_at + at,
-            name_len: message.question.name_len - at,
-            qtype: 0,
-            qclass: 0,
-        };
-        Key::of(frame, &zone, &self.secret).map_or(0, |key| key.0)
     }
 }

@@ -270,7 +270,7 @@ impl Bench {
             generation: 0,
             secret: SECRET,
             sample_quota: 8,
-            spare: 0,
+            ..Control::default()
         };
         let mut bench = Self {
             ebpf,
@@ -290,6 +290,7 @@ impl Bench {
         let slot = self.control.active ^ 1;
         Array::<_, Policy>::try_from(map)?.set(slot, policy, 0)?;
         self.set_control(|control| {
+            control.summarise(&policy);
             control.active = slot;
             control.generation += 1;
         })

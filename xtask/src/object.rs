@@ -123,7 +123,9 @@ pub(crate) fn set_environment(command: &mut Command, workspace: &Workspace, comp
 fn flags(workspace: &Workspace, compiler: &Compiler) -> Result<OsString> {
     // One object serves every host: neither XDP nor TC hands a program the host's registers, which are all that this
     // cfg selects.
-    let mut flags = OsString::from("--cfg=bpf_target_arch=\"x86_64\"\x1f-Cdebuginfo=2\x1f-Clink-arg=--btf");
+    let mut flags = OsString::from(
+        "--cfg=bpf_target_arch=\"x86_64\"\x1f-Cdebuginfo=2\x1f-Clink-arg=--btf\x1f-Clink-arg=--disable-expand-memcpy-in-order",
+    );
     let library = &compiler.library;
     let real_library = library
         .canonicalize()

@@ -13,7 +13,7 @@
 //! may go to each server once, eight at the most: that is enough for one query to get its answer, and not enough for a
 //! loop.
 
-use super::{Hop, KeyState, RUNGS, Rules, Ruling, evidence::Weight, mark::TESTED};
+use super::{Hop, KeyState, RUNGS, Rules, Ruling, evidence::{Weighed, Weight}, mark::TESTED};
 use crate::{flow::Sighting, time::Ticks};
 
 /// Phase: queries pass and are weighed. The zero of a fresh state.
@@ -66,25 +66,42 @@ impl Note {
 impl KeyState {
     /// Judges one query of the key.
     #[inline(always)]
-    pub(super) fn query(&mut self, hop: &Hop, now: Ticks, rules: &Rules) -> Ruling {
+    pub(super) fn query_into(&mut self, hop: &Hop, now: Ticks, rules: &Rules, ruling: &mut Ruling) {
         let idle_ticks = now.since(self.touched);
         self.touched = now;
-        if !self.is_open() {
+        ruling.suspects = false;
+        let weighed = if self.is_open() {
+            (ruling.held, ruling.tests, ruling.note) = self.query_while_open(hop, now, rules);
+            Weighed::NOTHING
+        } else {
             let weighed = self.weigh(hop, idle_ticks, now, rules);
-            let mut ruling = match weighed.weight {
-                Weight::Loop => self.trip(now, rules),
-                Weight::Suspect => self.ruling(false, Note::Suspect, now, rules),
-                Weight::Nothing => self.ruling(false, Note::None, now, rules),
+            ruling.tests = false;
+            (ruling.held, ruling.note) = match weighed.weight {
+                Weight::Loop => {
+                    self.begin_hold(now, rules);
+                    (true, Note::Trip)
+                }
+                Weight::Suspect => (false, Note::Suspect),
+                Weight::Nothing => (false, Note::None),
             };
-            ruling.recirculates = weighed.recirculates;
-            ruling.returns = weighed.returns;
-            ruling.found = weighed.found;
             ruling.suspects = rules.marks != 0
-                && !ruling.held
+                && !matches!(weighed.weight, Weight::Loop)
                 && !matches!(hop.sighting, Sighting::Elsewhere)
                 && self.wants_spelling(hop);
-            return ruling;
-        }
+            weighed
+        };
+        ruling.recirculates = weighed.recirculates;
+        ruling.returns = weighed.returns;
+        ruling.found = weighed.found;
+        // What is written is read again, and not followed on each way that led here (see `choice`).
+        let (this, ruling) = core::hint::black_box((self, ruling));
+        this.describe(ruling, now, rules);
+    }
+
+    /// The same while the breaker is open: whether the query is held, whether it tests, and what has changed.
+    #[inline(always)]
+    fn query_while_open(&mut self, hop: &Hop, now: Ticks, rules: &Rules) -> (bool, bool, Note) {
+        let mut note = Note::None;
         if !now.is_before(self.until, rules.longest_ticks()) {
             // A test that nobody waited for says nothing: a query that comes much later begins another one.
             let stale = now.since(self.until) > self.hold_ticks(rules);
@@ -95,21 +112,20 @@ impl KeyState {
                     MAX_LEVEL
                 };
                 self.open(now, rules);
-                self.set(TESTED);
-                return self.hold(Note::Extend, now, rules);
+                note = Note::Extend;
+            } else {
+                self.phase = TEST;
+                self.until = now.plus(rules.test_ticks);
+                // The rule that looped may lead elsewhere by now.
+                self.forget_hops();
             }
-            self.phase = TEST;
-            self.until = now.plus(rules.test_ticks);
             self.set(TESTED);
-            // The rule that looped may lead elsewhere by now.
-            self.forget_hops();
         }
         if self.phase == TEST && self.admits(hop) {
-            let mut ruling = self.ruling(false, Note::None, now, rules);
-            ruling.tests = true;
-            return ruling;
+            return (false, true, note);
         }
-        self.hold(Note::None, now, rules)
+        self.count = self.count.saturating_add(1);
+        (true, false, note)
     }
 
     /// Takes note of a response that settles the key; `asked` says whether its query was let through.
@@ -145,10 +161,10 @@ impl KeyState {
 
     /// Opens the breaker of a key that was closed, and holds the query that gave the loop away.
     #[inline(always)]
-    pub(super) fn trip(&mut self, now: Ticks, rules: &Rules) -> Ruling {
+    pub(super) fn begin_hold(&mut self, now: Ticks, rules: &Rules) {
         self.level = 0;
         self.open(now, rules);
-        self.hold(Note::Trip, now, rules)
+        self.count = 1;
     }
 
     #[inline(always)]
@@ -157,12 +173,6 @@ impl KeyState {
         self.until = now.plus(self.hold_ticks(rules));
         self.count = 0;
         self.flags = 0;
-    }
-
-    #[inline(always)]
-    fn hold(&mut self, note: Note, now: Ticks, rules: &Rules) -> Ruling {
-        self.count = self.count.saturating_add(1);
-        self.ruling(true, note, now, rules)
     }
 
     /// Whether the test may include this hop: each server is asked once, and a client may ask again.

@@ -32,14 +32,56 @@ pub struct KeyBucket {
 const _: () = assert!(size_of::<KeyBucket>() == 512);
 
 impl KeyBucket {
-    /// Judges one query of `key`. `None` when every slot is taken by an open breaker: the query passes.
+    /// Takes in a query of `key` that says nothing. False, with nothing changed, if it may say something: then it is for
+    /// [`KeyBucket::query`] to judge.
     #[inline(always)]
+    pub fn passes(&mut self, key: Key, hop: &Hop, now: Ticks) -> bool {
+        match self.find(key) {
+            Some(slot) => self.picked(slot).is_some_and(|state| state.passes(hop, now)),
+            None => false,
+        }
+    }
+
+    /// The slot of `key` if a query of it, which was not seen elsewhere, says nothing because it goes where the last one
+    /// went. A look without the lock tells: what another CPU changes meanwhile came later.
+    #[inline(always)]
+    pub fn repeats(&self, key: Key, hop: &Hop, now: Ticks) -> Option<usize> {
+        for slot in 0..SLOTS {
+            if self.tags[slot] == key {
+                return if self.states[slot].repeats(hop, now) { Some(slot) } else { None };
+            }
+        }
+        None
+    }
+
+    /// Puts down such a query of the key in this slot.
+    #[inline(always)]
+    pub fn note_repeat(&mut self, slot: usize, hop: &Hop, now: Ticks) {
+        if let Some(state) = self.states.get_mut(slot) {
+            state.note_repeat(hop, now);
+        }
+    }
+
+    /// Judges one query of `key`. `None` when every slot is taken by an open breaker: the query passes.
     pub fn query(&mut self, key: Key, hop: &Hop, now: Ticks, rules: &Rules) -> Option<Ruling> {
-        let slot = match self.find(key) {
-            Some(slot) => slot,
-            None => self.claim(key, now)?,
+        let mut ruling = Ruling::NOTHING;
+        self.query_into(key, hop, now, rules, &mut ruling).then_some(ruling)
+    }
+
+    /// The same, with the ruling written where it belongs. False if there is none.
+    #[inline(always)]
+    pub fn query_into(&mut self, key: Key, hop: &Hop, now: Ticks, rules: &Rules, ruling: &mut Ruling) -> bool {
+        let found = match self.find(key) {
+            Some(slot) => Some(slot),
+            None => self.claim(key, now),
         };
-        Some(self.picked(slot)?.query(hop, now, rules))
+        match found.and_then(|slot| self.picked(slot)) {
+            Some(state) => {
+                state.query_into(hop, now, rules, ruling);
+                true
+            }
+            None => false,
+        }
     }
 
     /// Takes note of an answer (NOERROR, NXDOMAIN) for `key`; `asked` says whether its query was let through. A ruling is

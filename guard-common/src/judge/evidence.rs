@@ -29,7 +29,7 @@ pub(super) const TURN_LEAK_TICKS: u32 = 4;
 /// Ticks after which hops that nobody answered no longer count: 10 s, when dnsmasq gives up on a query as well.
 pub(super) const FORGET_TICKS: u32 = 9_537;
 /// Ticks without a query, of a key that has no hops, after which its servers may be seen in another order: 50 ms.
-const CALM_TICKS: u32 = 48;
+pub(super) const CALM_TICKS: u32 = 48;
 /// A repeat that comes back to the first server in its turn: in a pair that is every other hop.
 const PACE_POINTS: u8 = 6;
 /// One more right behind it: several circulate.
@@ -117,6 +117,15 @@ pub(super) struct Weighed {
     pub(super) found: Evidence,
 }
 
+impl Weighed {
+    pub(super) const NOTHING: Self = Self {
+        weight: Weight::Nothing,
+        recirculates: false,
+        returns: false,
+        found: Evidence::None,
+    };
+}
+
 impl KeyState {
     /// Weighs one more hop of a key whose breaker is closed.
     #[inline(always)]
@@ -137,12 +146,7 @@ impl KeyState {
             self.since = now;
         }
         if matches!(hop.sighting, Sighting::Elsewhere) {
-            return Weighed {
-                weight: Weight::Nothing,
-                recirculates: false,
-                returns: false,
-                found: Evidence::None,
-            };
+            return Weighed::NOTHING;
         }
 
         let before = self.last;
@@ -279,6 +283,43 @@ impl KeyState {
         core::hint::black_box(self).last
     }
 
+    /// Whether a hop goes to the only server which has been asked.
+    #[inline(always)]
+    pub(super) fn goes_there_again(&self, hop: &Hop) -> bool {
+        let index = self.last.index() as usize;
+        index < RUNGS
+            && self.ladder.is_asked(index) != 0
+            && self.ladder.is_one_asked()
+            && self.rungs[index & (RUNGS - 1)].is_of(hop)
+    }
+
+    /// Puts down the first hop of a key whose hops are forgotten, if it goes to the first server that is remembered, or if
+    /// none is. False, with nothing changed, if it does not.
+    #[inline(always)]
+    pub(super) fn goes_to_first(&mut self, hop: &Hop) -> bool {
+        let remembers = self.ladder.0 & ALL_RUNGS != 0;
+        if remembers && (self.ladder.has(0) == 0 || !self.rungs[0].is_of(hop)) {
+            return false;
+        }
+        self.forget_hops();
+        if remembers {
+            self.step_on(hop, 0, 0);
+        } else {
+            self.last = Position(0);
+            self.note_rung(hop, 0);
+        }
+        true
+    }
+
+    /// Puts down a hop to a server that is remembered.
+    #[inline(always)]
+    pub(super) fn step_on(&mut self, hop: &Hop, index: u8, known: u8) {
+        let index = index & (RUNGS as u8 - 1);
+        let same_socket = self.rungs[index as usize].socket == folded(hop);
+        self.last = Position(index | known | if same_socket { SAME_SOCKET } else { 0 });
+        self.note_rung(hop, index);
+    }
+
     /// Remembers the hop at its rung, as a new rung if there is room.
     #[inline(always)]
     pub(super) fn note_rung(&mut self, hop: &Hop, index: u8) {
@@ -298,6 +339,14 @@ impl KeyState {
             self.outgoing & !bit
         };
         self.ladder.ask(index);
+    }
+}
+
+impl Rung {
+    /// Whether a hop goes to it.
+    #[inline(always)]
+    const fn is_of(&self, hop: &Hop) -> bool {
+        (self.address ^ hop.server.address) | (self.port ^ hop.server.port) == 0
     }
 }
 
@@ -356,7 +405,7 @@ pub(super) struct Position(u8);
 
 /// The rung of a server that is not remembered.
 const NO_RUNG: u8 = 0x0f;
-const KNOWN: u8 = 0x10;
+pub(super) const KNOWN: u8 = 0x10;
 const SAME_SOCKET: u8 = 0x20;
 
 impl Position {

@@ -45,7 +45,7 @@ const SUSPICIOUS_HOPS: u16 = 3;
 /// The same once marks of this key were answered: a busy name is not marked over and over.
 const SUSPICIOUS_HOPS_AT_MOST: u16 = 12;
 /// Hops without an answer to one server of this host, after which it might ask itself.
-const SUSPICIOUS_HOPS_TO_ONE: u16 = 16;
+pub(super) const SUSPICIOUS_HOPS_TO_ONE: u16 = 16;
 /// Hops without an answer from which on a key whose marks are all lost is judged without: more than any crowd makes before
 /// it gives up. Behind a dead server marks are lost as well, and so they are in a forwarder that makes all letters small.
 const HOPS_WITHOUT_PROOF: u16 = 1 << 15;
@@ -199,7 +199,8 @@ impl KeyState {
         if self.bits >= bits && self.level >= returns {
             self.evidence = Evidence::Mark as u8;
             let bits = self.bits;
-            let mut ruling = self.trip(now, rules);
+            self.begin_hold(now, rules);
+            let mut ruling = self.ruling(true, Note::Trip, now, rules);
             ruling.bits = bits;
             ruling.found = query.found;
             return Some(ruling);

@@ -12,6 +12,7 @@ mod bucket;
 mod evidence;
 mod insight;
 mod mark;
+mod quiet;
 #[cfg(test)]
 mod tests;
 
@@ -122,6 +123,29 @@ pub struct Ruling {
     pub evidence: Evidence,
 }
 
+impl Ruling {
+    /// There is nothing to say of the query.
+    pub const NOTHING: Self = Self {
+        held: false,
+        tests: false,
+        recirculates: false,
+        returns: false,
+        found: Evidence::None,
+        suspects: false,
+        marks: false,
+        bits: 0,
+        rapid: false,
+        note: Note::None,
+        held_in_hold: 0,
+        until: Ticks(0),
+        hold_ticks: 0,
+        age_ticks: 0,
+        hops: 0,
+        recirculated: 0,
+        evidence: Evidence::None,
+    };
+}
+
 /// A server that has been asked for the key and has not answered.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -201,26 +225,30 @@ impl KeyState {
         self.withdraw();
     }
 
+    /// A ruling that says this, and nothing of the hop that led to it.
     #[inline(always)]
     fn ruling(&self, held: bool, note: Note, now: Ticks, rules: &Rules) -> Ruling {
-        Ruling {
+        let mut ruling = Ruling {
             held,
-            tests: false,
-            recirculates: false,
-            returns: false,
-            found: Evidence::None,
-            suspects: false,
-            marks: false,
-            bits: 0,
-            rapid: self.scores.has_pace(),
             note,
-            held_in_hold: self.held(),
-            until: self.until,
-            hold_ticks: self.hold_ticks(rules),
-            age_ticks: now.since(self.since),
-            hops: self.hops,
-            recirculated: self.recirculated as u16,
-            evidence: Evidence::from_u8(self.evidence),
-        }
+            ..Ruling::NOTHING
+        };
+        self.describe(&mut ruling, now, rules);
+        ruling
+    }
+
+    /// Fills in how things stand with the key.
+    #[inline(always)]
+    fn describe(&self, ruling: &mut Ruling, now: Ticks, rules: &Rules) {
+        ruling.marks = false;
+        ruling.bits = 0;
+        ruling.rapid = self.scores.has_pace();
+        ruling.held_in_hold = self.held();
+        ruling.until = self.until;
+        ruling.hold_ticks = self.hold_ticks(rules);
+        ruling.age_ticks = now.since(self.since);
+        ruling.hops = self.hops;
+        ruling.recirculated = self.recirculated as u16;
+        ruling.evidence = Evidence::from_u8(self.evidence);
     }
 }

@@ -10,8 +10,11 @@ mod model;
 
 use proptest::prelude::ProptestConfig;
 
-use super::Rules;
-use crate::{key::Key, time::ticks_of_ms};
+use super::{Hop, KeyState, Rules, Ruling};
+use crate::{
+    key::Key,
+    time::{Ticks, ticks_of_ms},
+};
 
 /// The times of the agent's default configuration.
 const RULES: Rules = Rules {
@@ -22,6 +25,14 @@ const RULES: Rules = Rules {
 };
 
 const KEY: Key = Key(0x5eed);
+
+impl KeyState {
+    fn query(&mut self, hop: &Hop, now: Ticks, rules: &Rules) -> Ruling {
+        let mut ruling = Ruling::NOTHING;
+        self.query_into(hop, now, rules, &mut ruling);
+        ruling
+    }
+}
 
 /// So many runs, and no file of those that failed: each failure prints what it takes to see it again.
 fn cases(count: u32) -> ProptestConfig {

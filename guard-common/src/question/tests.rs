@@ -53,7 +53,7 @@ fn a_query_is_read_as_it_was_written() {
     let query = Query::new("Www.Example.com", "192.0.2.1:40000", "192.0.2.2:53").unwrap();
     let bytes = query.message().unwrap();
     let message = read(&bytes).unwrap();
-    assert_eq!((message.id, message.flags), (0xbeef, 0x0100));
+    assert_eq!((message.header.id, message.header.flags), (0xbeef, 0x0100));
     let question = Question {
         name_at: 12,
         name_len: 17,
@@ -63,7 +63,7 @@ fn a_query_is_read_as_it_was_written() {
     assert_eq!(message.question, question);
     assert_eq!(&bytes[12..29], b"\x03Www\x07Example\x03com\0");
     assert_eq!(message.question_end(), 33);
-    assert!(!message.is_response());
+    assert!(!message.header.is_response());
 }
 
 #[test]
@@ -161,9 +161,9 @@ fn an_answer_settles_and_an_error_does_not() {
         message[2] = 0x81;
         message[3] = 0x80 | rcode;
         let message = read(&message).unwrap();
-        assert!(message.is_response());
-        assert_eq!(message.rcode(), rcode);
-        assert_eq!(message.is_answer(), rcode == 0 || rcode == 3);
+        assert!(message.header.is_response());
+        assert_eq!(message.header.rcode(), rcode);
+        assert_eq!(message.header.is_answer(), rcode == 0 || rcode == 3);
     }
 }
 
@@ -273,7 +273,7 @@ proptest! {
         query.id = id;
         let bytes = query.message().unwrap();
         let message = read(&bytes).unwrap();
-        prop_assert_eq!(message.id, id);
+        prop_assert_eq!(message.header.id, id);
         prop_assert_eq!(message.question.qtype, kind);
         prop_assert_eq!(&bytes[12..12 + message.question.name_len], wire(&name));
         agrees(&bytes)?;

@@ -114,6 +114,7 @@ impl Kernel {
         let mut control = self.control()?;
         control.active = (control.active & 1) ^ 1;
         control.generation = control.generation.wrapping_add(1);
+        control.summarise(policy);
         control.sample_quota = (SAMPLES_PER_WINDOW / self.cpus).max(LEAST_SAMPLES);
         let access = |source| MapFault::Access {
             name: abi::POLICIES,

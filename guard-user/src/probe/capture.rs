@@ -134,7 +134,7 @@ fn query(frame: &[u8], ifindex: u32) -> Option<Query<'_>> {
     let packet = Packet::walk(frame).ok()?;
     let (start, end) = packet.payload(frame)?;
     let message = Message::read(frame, start, end).ok()?;
-    if message.is_response() {
+    if message.header.is_response() {
         return None;
     }
     let (from, to) = packet.addresses(frame)?;
@@ -145,7 +145,7 @@ fn query(frame: &[u8], ifindex: u32) -> Option<Query<'_>> {
         from: SocketAddr::new(address(from.octets()), packet.source_port),
         to: SocketAddr::new(address(to.octets()), packet.destination_port),
         ttl: *frame.get(ttl_at)?,
-        id: message.id,
+        id: message.header.id,
         name: frame.get(question.name_at..question.name_at + question.name_len)?,
         qtype: question.qtype,
         message: frame.get(start..end)?,

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, ensure};
 use guard_tests::bench::{Bench, Gate};
 
 /// Instructions that the verifier may look at in one program.
-const INSTRUCTION_BUDGET: u32 = 100_000;
+const INSTRUCTION_BUDGET: u32 = 150_000;
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]

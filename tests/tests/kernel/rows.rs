@@ -12,7 +12,7 @@ use guard_common::{
     counter::{Counter, RowCount},
     key::{Key, Secret},
     policy::{Action, Mode, Policy},
-    question::{Message, Question},
+    question::{Message, Name, Question},
 };
 use guard_tests::{frame::Query, question::RecordType};
 use proptest::{
@@ -162,7 +162,8 @@ impl Sent {
 /// The digest of the last `labels` labels of the name in a frame; 0 if it has fewer, or if none are asked for.
 fn zone(frame: &[u8], message: &Message, labels: u8, secret: &Secret) -> u64 {
     let question = &message.question;
-    let digest = message.name.zone_at(labels).and_then(|at| {
+    let name = Name::walk(frame, question.name_at).ok();
+    let digest = name.and_then(|name| name.zone_at(labels)).and_then(|at| {
         let zone = Question {
             name_at: question.name_at + at,
             name_len: question.name_len - at,

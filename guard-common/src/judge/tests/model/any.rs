@@ -16,7 +16,7 @@ use super::{
 use crate::{
     flow::Sighting,
     judge::{
-        ALL_RUNGS, Hop, KeyState, RUNGS, Rules, Rung,
+        ALL_RUNGS, Hop, KeyState, Note, RUNGS, Rules, Rung,
         breaker::{CLOSED, OPEN, SUSPECT, TEST},
         evidence::{Ladder, Scores},
         mark::{self, MARK_TICKS},
@@ -143,6 +143,34 @@ proptest! {
         right(closes(&world.key, now, &rules, &stranger(4, letters == 3)))?;
         right(closes(&state, NOW, &rules, &stranger(0, letters == 2)))?;
         right(forgets(&state, &rules, &stranger(0, letters == 2)))?;
+    }
+
+    /// What passes the short way, the long way lets through as well, without a word, and leaves the key in the same state.
+    #[test]
+    fn the_short_way_leads_where_the_long_way_does(
+        (rules, state) in rules().prop_flat_map(|rules| (Just(rules), state(rules))),
+        asked in prop::sample::select(std::vec![0, 1, 2, 4, 8, 3, 15]),
+        is_known in any::<bool>(),
+        hops in prop_oneof![Just(0), 0..20_u16, Just(u16::MAX)],
+        packet in packet(),
+        wait in prop_oneof![Just(0), 0..60_u32, 0..20_000_u32],
+    ) {
+        let Packet::Query(Query { mut hop, .. }) = packet else { return Ok(()) };
+        let mut short = KeyState { phase: CLOSED, level: 0, recirculated: 0, scores: Scores::default(), hops, ..state };
+        short.ladder = Ladder(short.ladder.0 & ALL_RUNGS | asked << RUNGS | asked);
+        if is_known {
+            let rung = short.rungs[asked.trailing_zeros() as usize % RUNGS];
+            (hop.server.address, hop.server.port) = (rung.address, rung.port);
+            short.rung_of(&hop);
+        }
+        let (before, now) = (short, NOW.plus(wait));
+        let mut long = short;
+        let passes = short.passes(&hop, now);
+        if passes {
+            let ruling = long.query(&hop, now, &rules);
+            prop_assert!(!ruling.held && !ruling.suspects && !ruling.recirculates && ruling.note == Note::None);
+        }
+        prop_assert_eq!(short, long, "{} from {:?}", passes, before);
     }
 
     /// Ticks wrap after 52 days. A breaker that nobody asked for in so long may look as if it had just opened, and then holds

@@ -1,0 +1,87 @@
+//! The short way through the judge, for what says nothing.
+//!
+//! Most queries are of keys that nothing speaks against, and go where the last one went. Of those only a few numbers
+//! change. What this module lets through, `breaker` and `evidence` would let through as well, and leave the key in the
+//! same state.
+
+use super::{Hop, KeyState, breaker, evidence, mark};
+use crate::{flow::Sighting, time::Ticks};
+
+impl KeyState {
+    /// Takes in a query that says nothing. False, with nothing changed, if it may say something: then it is for
+    /// [`KeyState::query`] to judge.
+    #[inline(always)]
+    pub(super) fn passes(&mut self, hop: &Hop, now: Ticks) -> bool {
+        if !self.is_quiet(hop) {
+            return false;
+        }
+        let idle_ticks = now.since(self.touched);
+        let is_asked = self.is_asked(now);
+        if matches!(hop.sighting, Sighting::Elsewhere) {
+            if !is_asked {
+                return false;
+            }
+        } else if is_asked {
+            if !self.goes_there_again(hop) {
+                return false;
+            }
+            self.hops = self.hops.saturating_add(1);
+            self.step_on(hop, self.last.index(), evidence::KNOWN);
+        } else {
+            if !self.begins(hop, idle_ticks) {
+                return false;
+            }
+            self.hops = 1;
+        }
+        (self.touched, self.since) = (now, now);
+        true
+    }
+
+    /// Whether a query that was not seen elsewhere says nothing because it goes to the only server that has been asked, and
+    /// nothing speaks against the key.
+    #[inline(always)]
+    pub(super) fn repeats(&self, hop: &Hop, now: Ticks) -> bool {
+        self.is_quiet(hop) && self.is_asked(now) && self.goes_there_again(hop)
+    }
+
+    /// Puts down such a query. Whole words are written, and none that a breaker or a mark depends on: a CPU that does this
+    /// without the lock spoils at most the count of hops.
+    #[inline(always)]
+    pub(super) fn note_repeat(&mut self, hop: &Hop, now: Ticks) {
+        self.hops = self.hops.saturating_add(1);
+        self.step_on(hop, self.last.index(), evidence::KNOWN);
+        (self.touched, self.since) = (now, now);
+    }
+
+    /// Whether nothing speaks against the key, and a further hop would not alone.
+    #[inline(always)]
+    fn is_quiet(&self, hop: &Hop) -> bool {
+        let scores = self.scores.pace | self.scores.echo | self.scores.ladder;
+        let says = self.phase | self.recirculated | scores;
+        says == breaker::CLOSED && !(hop.same_host && self.hops >= mark::SUSPICIOUS_HOPS_TO_ONE - 1)
+    }
+
+    /// Whether hops of it count that nobody has answered.
+    #[inline(always)]
+    fn is_asked(&self, now: Ticks) -> bool {
+        self.hops != 0 && now.since(self.touched) <= evidence::FORGET_TICKS
+    }
+
+    /// Puts down the first query of a key that has not been asked for lately, or not since its last answer. False, with
+    /// nothing changed, if it goes to another server than the first that is remembered.
+    #[inline(always)]
+    fn begins(&mut self, hop: &Hop, idle_ticks: u32) -> bool {
+        let ladder = self.ladder;
+        if idle_ticks > evidence::CALM_TICKS {
+            self.ladder = evidence::Ladder::default();
+        }
+        if !self.goes_to_first(hop) {
+            self.ladder = ladder;
+            return false;
+        }
+        if idle_ticks > evidence::FORGET_TICKS {
+            self.forget_spelling();
+        }
+        true
+    }
+}
