@@ -41,6 +41,11 @@ pub(crate) const fn multiply(register: u8, by: u8) -> Instruction {
     op(0x2f, register, by, 0, 0)
 }
 
+/// `register %= by`
+pub(crate) const fn modulo(register: u8, by: i32) -> Instruction {
+    op(0x97, register, 0, 0, by)
+}
+
 /// `register ^= by`
 pub(crate) const fn exclusive_or(register: u8, by: u8) -> Instruction {
     op(0xaf, register, by, 0, 0)
@@ -49,11 +54,6 @@ pub(crate) const fn exclusive_or(register: u8, by: u8) -> Instruction {
 /// `register &= mask`
 pub(crate) const fn mask(register: u8, mask: i32) -> Instruction {
     op(0x57, register, 0, 0, mask)
-}
-
-/// `register <<= bits`
-pub(crate) const fn shift_left(register: u8, bits: i32) -> Instruction {
-    op(0x67, register, 0, 0, bits)
 }
 
 /// `register >>= bits`
@@ -125,7 +125,8 @@ pub(crate) const fn first_of(register: u8, map: i32) -> [Instruction; 2] {
     [op(0x18, register, PSEUDO_MAP_VALUE, 0, map), op(0, 0, 0, 0, 0)]
 }
 
-/// Goes on to the first program of a map, with the context that is in `context`; what comes after runs if there is none.
+/// Goes on to the first program of a map, with the context that is in `context`; what comes after runs if there is
+/// none.
 pub(crate) const fn go_on(context: u8, programs: i32) -> [Instruction; 5] {
     const PSEUDO_MAP_FD: u8 = 1;
     [

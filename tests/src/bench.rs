@@ -1,6 +1,7 @@
 //! A copy of the kernel object with maps of its own, and packets put through its programs one at a time.
 
 use std::{
+    collections::BTreeSet,
     env, fs,
     net::IpAddr,
     os::fd::{AsFd as _, BorrowedFd},
@@ -12,7 +13,7 @@ use crate::{Namespace, frame::Query, sys::ProgramKind};
 use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, TestRunOptions, TestRunResult,
-    maps::{Array, PerCpuArray, RingBuf},
+    maps::{Array, MapInfo, PerCpuArray, RingBuf},
     programs::{ProgramInfo, SchedClassifier, TestRun as _, Xdp},
 };
 use guard_common::{
@@ -54,7 +55,7 @@ pub const WIRE: u32 = 20;
 pub const OTHER_WIRE: u32 = 30;
 
 /// Runs a test in a network of its own, with two interfaces beside `lo` that packets may seem to be on.
-pub fn beside_wires(test: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+pub fn beside_wires<T: Send>(test: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let namespace = Namespace::new()?;
     namespace.ip(&format!(
         "link add wire index {WIRE} type veth peer name other index {OTHER_WIRE}"
@@ -77,7 +78,8 @@ impl Gate {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Xdp, Self::TcIn, Self::TcOut];
 
-    const fn program(self) -> &'static str {
+    /// The name of its program.
+    pub const fn program(self) -> &'static str {
         match self {
             Self::Xdp => abi::PROGRAM_XDP,
             Self::TcIn => abi::PROGRAM_INGRESS,
@@ -481,6 +483,15 @@ impl Bench {
             events.push(Event::read(&entry).context("an entry that is no event")?);
         }
         Ok(events)
+    }
+
+    /// Every map that one of its programs uses.
+    pub fn maps(&self) -> Result<Vec<MapInfo>> {
+        let mut ids = BTreeSet::new();
+        for gate in Gate::ALL {
+            ids.extend(self.program(gate)?.program.info()?.map_ids()?.unwrap_or_default());
+        }
+        ids.into_iter().map(|id| Ok(MapInfo::from_id(id)?)).collect()
     }
 
     /// Instructions that the verifier looked at; `None` before Linux 5.16.

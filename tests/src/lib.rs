@@ -1,4 +1,4 @@
-//! The lab: real kernels, real resolvers, real packets, for tests and for `cargo xtask demo`.
+//! The lab: real kernels, real resolvers, real packets, for tests, `cargo xtask demo` and `cargo xtask bench`.
 //!
 //! **Invariant: nothing outlives this process.** A [`Namespace`] has no name, only threads that are in it; its
 //! files lie on a tmpfs that only it mounts; its children die with the thread that spawned them. So even a
@@ -10,7 +10,7 @@
 //! test), [`prober`] (a good client and what it got), [`tcpdump`] (what passed meanwhile), [`terminal`] and
 //! [`mod@browser`] (who looks at what the agent shows), [`mod@prometheus`] (who collects it from all nodes),
 //! [`containerd`] (pods), [`Podman`] (the agent as a container). Apart from all that stands [`mod@bench`]: the kernel
-//! object, packet by packet; [`simulated`] puts it into a simulated network.
+//! object, packet by packet; [`simulated`] puts it into a simulated network, [`speed`] measures what it costs.
 
 #![deny(unsafe_code)]
 
@@ -27,6 +27,7 @@ pub mod frame;
 pub mod guard;
 mod http;
 pub mod load;
+pub mod names;
 pub mod namespace;
 pub mod package;
 mod podman;

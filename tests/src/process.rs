@@ -106,17 +106,16 @@ impl Process {
 
     /// Processor time used so far, user and system, in seconds (to 1/100).
     pub fn cpu_seconds(&self) -> Result<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()))
-            .with_context(|| format!("{} has ended", self.name))?;
-        // The second field is the name in parentheses, which may contain blanks; utime and stime are 14 and 15.
-        let (_, fields) = stat.rsplit_once(')').context("no name in /proc stat")?;
-        let ticks = fields
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(str::parse::<u32>)
-            .sum::<Result<u32, _>>()?;
-        Ok(f64::from(ticks) / USER_HZ)
+        cpu_seconds(self.pid()).with_context(|| format!("{} has ended", self.name))
+    }
+
+    /// Memory that is its own or shared and in use now, in KiB.
+    pub fn rss_kib(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.pid());
+        let status = fs::read_to_string(&path).with_context(|| format!("{} has ended", self.name))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+        kib.with_context(|| format!("no VmRSS in {path}"))
     }
 
     /// What it wrote to standard output so far.
@@ -146,6 +145,21 @@ impl Process {
         // A panic while it was held cannot leave a pid half changed.
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Processor time that a process, or a thread of the kernel, has used so far, in seconds (to 1/100).
+pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    // The second field is the name in parentheses, which may contain blanks; utime and stime are 14 and 15.
+    let (_, fields) = stat.rsplit_once(')').context("no name in /proc stat")?;
+    let ticks = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(str::parse::<u32>)
+        .sum::<Result<u32, _>>()?;
+    Ok(f64::from(ticks) / USER_HZ)
 }
 
 impl Drop for Process {

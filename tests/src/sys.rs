@@ -111,6 +111,7 @@ mod command {
     pub(super) const PROG_LOAD: u32 = 5;
     pub(super) const OBJ_PIN: u32 = 6;
     pub(super) const PROG_TEST_RUN: u32 = 10;
+    pub(super) const LINK_CREATE: u32 = 28;
 }
 
 /// What a map is (`enum bpf_map_type`).
@@ -305,6 +306,44 @@ pub(crate) fn load(kind: ProgramKind, program: &[Instruction]) -> io::Result<Own
     Ok(unsafe { OwnedFd::from_raw_fd(program) })
 }
 
+/// Where a program is put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    XdpDriver,
+    XdpGeneric,
+    Tcx,
+}
+
+/// Puts a program at a device of the calling thread's network, for as long as what is returned is open.
+pub(crate) fn attach(program: BorrowedFd<'_>, device: u32, place: Place) -> io::Result<OwnedFd> {
+    // `XDP_FLAGS_SKB_MODE` and `XDP_FLAGS_DRV_MODE` (include/uapi/linux/if_link.h).
+    const GENERIC: u32 = 1 << 1;
+    const DRIVER: u32 = 1 << 2;
+    const TCX_INGRESS: u32 = 46;
+    #[repr(C)]
+    struct LinkCreate {
+        program: u32,
+        device: u32,
+        attach_type: u32,
+        flags: u32,
+    }
+    let (attach_type, flags) = match place {
+        Place::XdpDriver => (BPF_XDP, DRIVER),
+        Place::XdpGeneric => (BPF_XDP, GENERIC),
+        Place::Tcx => (TCX_INGRESS, 0),
+    };
+    let mut attributes = LinkCreate {
+        program: program.as_raw_fd().unsigned_abs(),
+        device,
+        attach_type,
+        flags,
+    };
+    // SAFETY: LINK_CREATE reads no memory but the attributes; what is not there is 0.
+    let link = unsafe { bpf(command::LINK_CREATE, &mut attributes) }?;
+    // SAFETY: LINK_CREATE returns a descriptor that is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(link) })
+}
+
 /// `struct bpf_attr` for a test run.
 #[repr(C)]
 #[derive(Default)]
@@ -347,27 +386,40 @@ pub(crate) fn run_live(program: BorrowedFd<'_>, frame: &[u8], times: u32) -> io:
 pub(crate) struct Ran {
     /// What the program returned at last.
     pub(crate) returned: u32,
-    /// Nanoseconds that it took on the average of its runs, as the kernel takes them.
-    pub(crate) ns: u32,
+    /// Bytes that it left of the frame.
+    pub(crate) length: u32,
 }
 
-/// Runs a program over one frame with this context, so many times.
-pub(crate) fn run_test(program: BorrowedFd<'_>, frame: &[u8], context: Option<&[u8]>, times: u32) -> io::Result<Ran> {
+/// Runs a program over one frame with this context, so many times, and puts into `out` what it left of the frame.
+pub(crate) fn run_test(
+    program: BorrowedFd<'_>,
+    frame: &[u8],
+    context: Option<&[u8]>,
+    out: Option<&mut [u8]>,
+    times: u32,
+) -> io::Result<Ran> {
+    let (data_out, data_size_out) = match out {
+        Some(out) => (out.as_mut_ptr() as u64, narrow(out.len())?),
+        None => (0, 0),
+    };
     let mut attributes = TestRun {
         program: program.as_raw_fd().unsigned_abs(),
         data_size_in: narrow(frame.len())?,
         data_in: frame.as_ptr() as u64,
+        data_size_out,
+        data_out,
         repeat: times,
         context_size_in: narrow(context.map_or(0, <[u8]>::len))?,
         context_in: context.map_or(0, |context| context.as_ptr() as u64),
         ..TestRun::default()
     };
-    // SAFETY: the kernel reads so many bytes of frame and context, which live until the call returns; it writes into the
-    // attributes' own memory only, through a pointer that may be written to.
+    // SAFETY: the kernel reads so many bytes of frame and context and writes at most `data_size_out` into `out`, all of
+    // which live until the call returns; else it writes into the attributes' own memory only, through a pointer that may
+    // be written to.
     unsafe { bpf(command::PROG_TEST_RUN, &mut attributes) }?;
     Ok(Ran {
         returned: attributes.returned,
-        ns: attributes.duration,
+        length: attributes.data_size_out,
     })
 }
 

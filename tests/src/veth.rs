@@ -1,7 +1,7 @@
 //! A wire between two namespaces.
 
 use std::{
-    io,
+    fs, io,
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -50,6 +50,20 @@ pub fn lay_link_local(namespace: &Namespace) -> Result<()> {
         namespace.ip(command)?;
     }
     Ok(())
+}
+
+/// The hardware address of a device.
+pub fn station(namespace: &Namespace, device: &str) -> Result<[u8; 6]> {
+    let path = format!("/sys/class/net/{device}/address");
+    let text = namespace
+        .run(|| fs::read_to_string(&path))
+        .with_context(|| format!("read {path}"))?;
+    let bytes: Vec<u8> = text
+        .trim()
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16))
+        .collect::<Result<_, _>>()?;
+    bytes.try_into().ok().with_context(|| format!("{path} is not 6 bytes"))
 }
 
 /// Gives `device` one more address; one of IPv6 can be bound at once, for duplicates are not looked for.

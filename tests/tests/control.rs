@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use guard_tests::{
     Namespace,
-    flood::{Pace, Stream},
+    flood::{Flooding, Pace, Stream},
     frame::Query,
     guard::{Guard, GuardOptions, Said, binary},
     programs,
@@ -459,21 +459,12 @@ fn a_hundred_reloads_under_a_hundred_thousand_packets_a_second_lose_none() -> Re
     let guard = start(&here, &policies[0], &["veth0"])?;
 
     let query = Query::new("www.example.com", "10.53.0.2:40000", "10.53.0.1:53")?;
-    let mac = |namespace: &Namespace| -> Result<[u8; 6]> {
-        let text = namespace.run(|| fs::read_to_string("/sys/class/net/veth0/address"))?;
-        let bytes: Vec<u8> = text
-            .trim()
-            .split(':')
-            .map(|byte| u8::from_str_radix(byte, 16))
-            .collect::<Result<_, _>>()?;
-        bytes.try_into().ok().context("not six bytes")
-    };
     let mut frame = query.frame()?;
-    frame[..6].copy_from_slice(&mac(&here)?);
-    frame[6..12].copy_from_slice(&mac(&there)?);
+    frame[..6].copy_from_slice(&veth::station(&here, "veth0")?);
+    frame[6..12].copy_from_slice(&veth::station(&there, "veth0")?);
 
     let before = delivered(&here)?;
-    let flood = Stream::start(&there, "veth0", frame, Pace::PerSecond(100_000))?;
+    let flood = Stream::start(&there, "veth0", Flooding::same(frame), Pace::PerSecond(100_000))?;
     let deadline = Instant::now() + MOST;
     let mut reloads = 0;
     while (reloads < RELOADS || flood.sent()?.packets < PACKETS) && Instant::now() < deadline {

@@ -96,6 +96,13 @@ impl Build<'_> {
         step::stream("building the agent", &mut self.cargo(&["build", "-p", "guard-user"]))
     }
 
+    /// Builds the agent with optimisations, as people run it, and returns where it lies.
+    pub(crate) fn release_agent(&self) -> Result<PathBuf> {
+        let mut command = self.cargo(&["build", "--release", "--locked", "-p", "guard-user"]);
+        step::stream("building the agent", &mut command)?;
+        Ok(self.workspace.target.join("release/dnsguard"))
+    }
+
     /// Builds an agent that needs no other file, for an image that has none, and returns where it lies.
     ///
     /// Only its own crate is built for that: the choice is made when the C library is linked in.

@@ -1,20 +1,24 @@
 //! `cargo xtask`: what a person types while working on dnsguard.
 //!
 //! `setup` installs what the kernel object needs, `ebpf` builds that object reproducibly, `package` makes the Debian
-//! package, `image` puts the agent into a container image, `manifests` renders what Kubernetes is given, `test` runs
-//! everything there is to run and ends with one line of counts, `lint` is what must be clean before a commit. A machine
-//! that cannot build the kernel object still builds, tests and runs the rest with the committed one.
+//! package, `image` puts the agent into a container image, `manifests` renders what Kubernetes is given, `bench`
+//! measures what the guard costs, `test` runs everything there is to run and ends with one line of counts, `lint` is
+//! what must be clean before a commit. A machine that cannot build the kernel object still builds, tests and runs the
+//! rest with the committed one.
 
 #![forbid(unsafe_code)]
 
 mod accuracy;
 mod advice;
 mod agent;
+mod bench;
 mod debian;
 mod demo;
 mod ebpf;
 mod elf;
+mod host;
 mod image;
+mod interrupt;
 mod kubernetes;
 mod linker;
 mod lint;
@@ -22,6 +26,7 @@ mod manifest;
 mod number;
 mod object;
 mod package;
+mod preparation;
 mod progress;
 mod root;
 mod second_half;
@@ -53,6 +58,7 @@ enum Command {
     Setup(setup::SetupArgs),
     Ebpf(ebpf::EbpfArgs),
     Accuracy(accuracy::AccuracyArgs),
+    Bench(bench::BenchArgs),
     Demo(demo::DemoArgs),
     Package(package::PackageArgs),
     Image(image::ImageArgs),
@@ -77,6 +83,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Setup(args) => setup::run(&args),
         Command::Ebpf(args) => ebpf::run(&workspace, &args),
         Command::Accuracy(args) => accuracy::run(&workspace, &args),
+        Command::Bench(args) => bench::run(&workspace, &args),
         Command::Demo(args) => demo::run(&workspace, &args),
         Command::Package(args) => package::run(&workspace, &args),
         Command::Image(args) => image::run(&workspace, &args),

@@ -33,13 +33,9 @@ pub(crate) struct PackageArgs {
 pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode> {
     provide()?;
     let object = KernelObject::at_hand(workspace)?;
-    let build = Build { workspace, object };
-    step::stream(
-        "building the agent",
-        &mut build.cargo(&["build", "--release", "--locked", "-p", "guard-user"]),
-    )?;
+    let agent = Build { workspace, object }.release_agent()?;
     let package = Package {
-        agent: &workspace.target.join("release/dnsguard"),
+        agent: &agent,
         revision: args.revision,
         maintainer: &args.maintainer,
         is_small: true,

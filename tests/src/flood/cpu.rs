@@ -14,7 +14,7 @@ pub(super) const SENDER: usize = 1;
 pub(super) const RECEIVER: usize = 0;
 
 /// Keeps a thread on one core; 0 is the calling thread.
-pub(super) fn pin(thread: i32, cpu: usize) -> Result<()> {
+pub(crate) fn pin(thread: i32, cpu: usize) -> Result<()> {
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     let mut set = CpuSet::new();
     set.set(cpu.min(cpus - 1))?;

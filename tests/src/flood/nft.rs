@@ -2,7 +2,10 @@
 
 use anyhow::{Context as _, Result};
 
-use super::site::{FLOODED, SERVER};
+use super::{
+    asked::{Asked, FLOODED},
+    site::SERVER,
+};
 use crate::{
     Namespace,
     question::{Question, RecordType},
@@ -11,20 +14,27 @@ use crate::{
 /// The table with the one rule, in every family.
 const TABLE: &str = "flood";
 
-/// Has nftables apply `statement` to each query for the flooded name that comes to `hook` of a family.
-pub(super) fn apply(server: &Namespace, family: &str, hook: &str, statement: &str) -> Result<()> {
-    // The question begins after 8 bytes of UDP and 12 of DNS (RFC 1035 section 4.1.1).
-    let query = Question::new(FLOODED, RecordType::A)?.query(0)?;
-    let name = &query[12..12 + FLOODED.len() + 1];
-    let hex: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+/// Has nftables apply `statement` to each query for the flooded name, or a name in the flooded zone, that comes to
+/// `hook` of a family.
+pub(super) fn apply(server: &Namespace, asked: Asked, family: &str, hook: &str, statement: &str) -> Result<()> {
+    let hex = flooded()?;
     let rules = format!(
         "table {family} {TABLE} {{\n chain queries {{\n  type filter hook {hook};\n  \
-         udp dport {} @th,160,{} 0x{hex} {statement}\n }}\n}}\n",
+         udp dport {} @th,{},{} 0x{hex} {statement}\n }}\n}}\n",
         SERVER.port(),
-        name.len() * 8,
+        asked.flooded_at() * 8,
+        hex.len() * 4,
     );
     let file = server.file("flood.nft", &rules)?;
     server.tool("nft", &format!("-f {}", file.display())).map(drop)
+}
+
+/// The flooded name as it is in a query, in hexadecimal digits.
+pub(super) fn flooded() -> Result<String> {
+    // It begins after 12 bytes (RFC 1035 section 4.1.1).
+    let query = Question::new(FLOODED, RecordType::A)?.query(0)?;
+    let name = &query[12..12 + FLOODED.len() + 1];
+    Ok(name.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Counts the flood's packets where they come to the server's programs.
@@ -35,7 +45,7 @@ pub struct FloodedCounter<'a> {
 
 impl<'a> FloodedCounter<'a> {
     pub(super) fn start(server: &'a Namespace) -> Result<Self> {
-        apply(server, "inet", "input priority 0", "counter")?;
+        apply(server, Asked::OneName, "inet", "input priority 0", "counter")?;
         Ok(Self { server })
     }
 

@@ -1,18 +1,22 @@
 //! The program that makes the flood: for each frame that it is given, it sends it if one is due, else drops it.
 //!
 //! The kernel runs it over frames of its own making, many millions in a second (`BPF_F_TEST_XDP_LIVE_FRAMES`,
-//! Documentation/bpf/bpf_prog_run.rst), which no socket does. It keeps two numbers: when the next is due, and how many it
-//! has sent.
+//! Documentation/bpf/bpf_prog_run.rst), which no socket does. It keeps two numbers: when the next is due, and how many
+//! it has sent.
 
 use std::{io, os::fd::OwnedFd};
 
+use super::stream::Flooding;
 use crate::{
-    assembly::{NOW, add, call, copy, exit, first_of, load, set, skip_if_at_most, skip_if_greater, store, subtract},
+    assembly::{
+        NOW, add, call, copy, exit, first_of, load, load_32, set, skip_if_at_most, skip_if_greater, store, subtract,
+    },
+    names::draw,
     sys::{self, Instruction, ProgramKind, Shared},
 };
 
-/// How late a packet may be and still be sent in addition to those that follow, in ns: what a thread that was not on its
-/// core for a moment makes good, without filling a queue of 256.
+/// How late a packet may be and still be sent in addition to those that follow, in ns: what a thread that was not on
+/// its core for a moment makes good, without filling a queue of 256.
 const MAKE_GOOD_NS: i32 = 200_000;
 
 /// `BPF_FUNC_redirect`
@@ -28,17 +32,22 @@ const SENT: usize = 1;
 pub(super) struct Program {
     pub(super) descriptor: OwnedFd,
     numbers: Shared<2>,
+    // The kernel keeps it for as long as the program is loaded; so do we.
+    _drawn: Shared<1>,
 }
 
 impl Program {
     /// Sends on the device with this index, one packet every `interval_ns`; 0 for as fast as it goes.
-    pub(super) fn load(device: i32, interval_ns: i32) -> io::Result<Self> {
-        let numbers = Shared::new()?;
-        let descriptor = sys::load(
-            ProgramKind::Xdp,
-            &instructions(numbers.descriptor(), device, interval_ns),
-        )?;
-        Ok(Self { descriptor, numbers })
+    pub(super) fn load(device: i32, interval_ns: i32, flooding: &Flooding) -> io::Result<Self> {
+        let (numbers, drawn) = (Shared::new()?, Shared::new()?);
+        let vary = vary(flooding, drawn.descriptor());
+        let instructions = instructions(numbers.descriptor(), device, interval_ns, &vary);
+        let descriptor = sys::load(ProgramKind::Xdp, &instructions)?;
+        Ok(Self {
+            descriptor,
+            numbers,
+            _drawn: drawn,
+        })
     }
 
     /// Packets sent so far.
@@ -47,15 +56,26 @@ impl Program {
     }
 }
 
-fn instructions(numbers: i32, device: i32, interval_ns: i32) -> [Instruction; 20] {
-    let [numbers, and_more] = first_of(6, numbers);
-    [
-        // r6 = the numbers: a load of 64 bits takes two.
-        numbers,
-        and_more,
-        call(NOW),
-        load(1, 6, 0),
-        skip_if_greater(1, 0, 13),
+/// Gives the packet another name and ID, if that is asked for. The context is in r9.
+fn vary(flooding: &Flooding, drawn: i32) -> Vec<Instruction> {
+    let Some(names) = flooding.names else {
+        return Vec::new();
+    };
+    let draw = draw(Some(names), flooding.id_at, drawn);
+    // `data` and `data_end` of `struct xdp_md`. A packet that is too short is sent as it is.
+    let mut vary = vec![
+        load_32(7, 9, 0),
+        load_32(8, 9, 4),
+        copy(2, 7),
+        add(2, flooding.frame.len() as i32),
+        skip_if_greater(2, 8, draw.len() as i16),
+    ];
+    vary.extend(draw);
+    vary
+}
+
+fn instructions(numbers: i32, device: i32, interval_ns: i32, vary: &[Instruction]) -> Vec<Instruction> {
+    let mut sends = vec![
         // r1 = when it was due; now, if that is too long ago.
         copy(2, 0),
         subtract(2, 1),
@@ -66,11 +86,14 @@ fn instructions(numbers: i32, device: i32, interval_ns: i32) -> [Instruction; 20
         load(2, 6, 8),
         add(2, 1),
         store(6, 8, 2),
-        set(1, device),
-        set(2, 0),
-        call(REDIRECT),
-        exit(),
-        set(0, DROP),
-        exit(),
-    ]
+    ];
+    sends.extend(vary);
+    sends.extend([set(1, device), set(2, 0), call(REDIRECT), exit()]);
+    let mut program = vec![copy(9, 1)];
+    // r6 = the numbers.
+    program.extend(first_of(6, numbers));
+    program.extend([call(NOW), load(1, 6, 0), skip_if_greater(1, 0, sends.len() as i16)]);
+    program.extend(sends);
+    program.extend([set(0, DROP), exit()]);
+    program
 }

@@ -3,13 +3,16 @@
 //! All of them allow 1,000 packets/s. Some have to be told the name, some know the source only; the guard limits every
 //! name, and nobody tells it which.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, os::fd::OwnedFd, time::Duration};
 
 use anyhow::Result;
 
 use super::{
-    cpu, nft,
-    site::{DEVICE, FLOODED, SERVER},
+    asked::{Asked, FLOODED},
+    cpu,
+    hook::Hook,
+    iptables, nft,
+    site::{DEVICE, SERVER},
 };
 use crate::{
     Namespace,
@@ -26,28 +29,6 @@ const BEHIND: ([u8; 4], u16) = ([127, 0, 0, 1], 5353);
 /// Loading and verifying the programs takes a fraction of it.
 const READY: Duration = Duration::from_secs(20);
 
-/// Where in the receive path the guard is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
-    /// Where it goes by itself: TC, on a veth.
-    Auto,
-    /// XDP in the driver.
-    Driver,
-    /// XDP in the generic receive path.
-    Generic,
-}
-
-impl Hook {
-    /// The value of `attach.xdp` in the guard's configuration.
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Driver => "driver",
-            Self::Generic => "generic",
-        }
-    }
-}
-
 /// One way to protect a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protection {
@@ -57,18 +38,24 @@ pub enum Protection {
     NftIngress,
     /// The same at input.
     NftInput,
+    /// iptables before connection tracking: searches each packet for the name, drops it above the limit.
+    Iptables,
     /// dnsdist in front, with a limiter for the name.
     DnsdistName,
     /// dnsdist in front, with a limiter for each address.
     DnsdistAddress,
     /// dnsdist in front, with dynamic blocks: an address above the limit is blocked in the kernel.
     DnsdistBlock,
-    /// The guard, with a limit for any name and type.
+    /// The guard, with a limit for any name and type; under random names, with another for any zone.
     Guard(Hook),
+    /// The guard without a limit: it judges and counts.
+    Judge(Hook),
+    /// No protection, but a program that lets everything pass.
+    Empty(Hook),
 }
 
 impl Protection {
-    /// Every one of them.
+    /// Those that `cargo xtask demo flood` shows.
     pub const ALL: [Self; 9] = [
         Self::None,
         Self::NftIngress,
@@ -83,7 +70,10 @@ impl Protection {
 
     /// Whether somebody told it the name beforehand.
     pub const fn is_told(self) -> bool {
-        matches!(self, Self::NftIngress | Self::NftInput | Self::DnsdistName)
+        matches!(
+            self,
+            Self::NftIngress | Self::NftInput | Self::Iptables | Self::DnsdistName
+        )
     }
 
     /// Whether it is the guard.
@@ -94,8 +84,9 @@ impl Protection {
     /// The programs it needs beside those of [`super::Site::PROGRAMS`].
     pub const fn programs(self) -> &'static [&'static str] {
         match self {
-            Self::None | Self::Guard(_) => &[],
+            Self::None | Self::Guard(_) | Self::Judge(_) | Self::Empty(_) => &[],
             Self::NftIngress | Self::NftInput => &["nft"],
+            Self::Iptables => &[iptables::PROGRAM],
             Self::DnsdistName | Self::DnsdistAddress | Self::DnsdistBlock => &["dnsdist"],
         }
     }
@@ -107,12 +98,15 @@ impl fmt::Display for Protection {
             Self::None => out.write_str("none"),
             Self::NftIngress => out.write_str("nftables, ingress"),
             Self::NftInput => out.write_str("nftables, input"),
+            Self::Iptables => out.write_str("iptables, string in raw"),
             Self::DnsdistName => out.write_str("dnsdist, per name"),
             Self::DnsdistAddress => out.write_str("dnsdist, per address"),
             Self::DnsdistBlock => out.write_str("dnsdist, dynamic block"),
             Self::Guard(Hook::Auto) => out.write_str("dnsguard"),
             Self::Guard(Hook::Driver) => out.write_str("dnsguard, driver XDP"),
             Self::Guard(Hook::Generic) => out.write_str("dnsguard, generic XDP"),
+            Self::Judge(hook) => write!(out, "dnsguard without a limit, {hook}"),
+            Self::Empty(hook) => write!(out, "an empty program, {hook}"),
         }
     }
 }
@@ -122,6 +116,8 @@ impl fmt::Display for Protection {
 pub(super) struct Shield {
     resolvers: Vec<Resolver>,
     guard: Option<Guard>,
+    /// Keeps an empty program where it is.
+    _link: Option<OwnedFd>,
 }
 
 impl Shield {
@@ -140,16 +136,21 @@ impl Shield {
 }
 
 /// Starts the server, and the protection in front of it.
-pub(super) fn raise(protection: Protection, server: &Namespace) -> Result<Shield> {
+pub(super) fn raise(protection: Protection, asked: Asked, server: &Namespace) -> Result<Shield> {
     let behind = SocketAddr::from(BEHIND);
     let mut shield = Shield {
         resolvers: Vec::new(),
         guard: None,
+        _link: None,
     };
     let dnsdist = match protection {
-        Protection::DnsdistName => Some(format!(
-            "addAction(AndRule({{QNameRule('{FLOODED}'), MaxQPSRule({LIMIT})}}), DropAction())"
-        )),
+        Protection::DnsdistName => Some(match asked {
+            Asked::OneName => limit_by_dnsdist(&format!("QNameRule('{FLOODED}')")),
+            Asked::RandomNames => format!(
+                "local zone = newSuffixMatchNode()\nzone:add(newDNSName('{FLOODED}'))\n{}",
+                limit_by_dnsdist("SuffixMatchNodeRule(zone)")
+            ),
+        }),
         Protection::DnsdistAddress => Some(format!("addAction(MaxQPSIPRule({LIMIT}), DropAction())")),
         Protection::DnsdistBlock => Some(format!(
             "setDefaultBPFFilter(newBPFFilter(1024, 1024, 1024))\n\
@@ -182,25 +183,43 @@ pub(super) fn raise(protection: Protection, server: &Namespace) -> Result<Shield
     match protection {
         Protection::NftIngress => {
             let hook = format!("ingress device \"{DEVICE}\" priority 0");
-            nft::apply(server, "netdev", &hook, &limit_by_nft())?;
+            nft::apply(server, asked, "netdev", &hook, &limit_by_nft())?;
         }
-        Protection::NftInput => nft::apply(server, "inet", "input priority 0", &limit_by_nft())?,
+        Protection::NftInput => nft::apply(server, asked, "inet", "input priority 0", &limit_by_nft())?,
+        Protection::Iptables => iptables::apply(server)?,
         Protection::Guard(hook) => {
-            let options = GuardOptions {
-                extra_toml: format!(
-                    "[attach]\nxdp = \"{}\"\n\n[[budget]]\nname = \"one name\"\nscope = \"key\"\ndirection = \"in\"\n\
-                     limit = {LIMIT}\nburst = {LIMIT}\naction = \"drop\"\n",
-                    hook.word()
-                ),
-                ..GuardOptions::enforce(&[DEVICE])
+            let budgets = match asked {
+                Asked::OneName => budget("key"),
+                Asked::RandomNames => budget("key") + &budget("zone"),
             };
-            let guard = Guard::start(server, &options)?;
-            guard.wait_ready(READY)?;
-            shield.guard = Some(guard);
+            shield.guard = Some(guard(server, hook, &budgets)?);
         }
+        Protection::Judge(hook) => shield.guard = Some(guard(server, hook, "")?),
+        Protection::Empty(hook) => shield._link = Some(server.run(|| hook.occupy())?),
         _ => {}
     }
     Ok(shield)
+}
+
+fn guard(server: &Namespace, hook: Hook, budgets: &str) -> Result<Guard> {
+    let options = GuardOptions {
+        extra_toml: format!("[attach]\nxdp = \"{}\"\n{budgets}", hook.word()),
+        ..GuardOptions::enforce(&[DEVICE])
+    };
+    let guard = Guard::start(server, &options)?;
+    guard.wait_ready(READY)?;
+    Ok(guard)
+}
+
+fn budget(scope: &str) -> String {
+    format!(
+        "\n[[budget]]\nname = \"one {scope}\"\nscope = \"{scope}\"\ndirection = \"in\"\nlimit = {LIMIT}\n\
+         burst = {LIMIT}\naction = \"drop\"\n"
+    )
+}
+
+fn limit_by_dnsdist(rule: &str) -> String {
+    format!("addAction(AndRule({{{rule}, MaxQPSRule({LIMIT})}}), DropAction())")
 }
 
 fn limit_by_nft() -> String {

@@ -11,19 +11,16 @@ use anyhow::{Context as _, Result, ensure};
 use nix::unistd::Pid;
 
 use super::{
-    FloodedCounter, Pace, Place, Protection, Stream, cpu,
+    Asked, FloodedCounter, Flooding, Pace, Place, Protection, Stream, cpu,
     protection::{self, Shield},
 };
 use crate::{
     Namespace,
     frame::Query,
     guard::Guard,
-    sys,
-    veth::{add, veth},
+    process, sys,
+    veth::{add, station, veth},
 };
-
-/// The one name that the flood asks for.
-pub const FLOODED: &str = "flood.example.";
 
 /// The device on both sides.
 pub(super) const DEVICE: &str = "flood0";
@@ -40,7 +37,7 @@ pub struct Site {
     shield: Shield,
     /// Takes the answers to the flood, as far as there is room: nobody would send errors for those either.
     _sink: UdpSocket,
-    frame: Vec<u8>,
+    flooding: Flooding,
     /// Those that poll the server's receive queue.
     threads: BTreeSet<i32>,
     client: Namespace,
@@ -52,10 +49,10 @@ impl Site {
     pub const PROGRAMS: &[&str] = &["dnsmasq", "ethtool", "ip"];
 
     /// Builds it; the server answers.
-    pub fn start(protection: Protection) -> Result<Self> {
+    pub fn start(protection: Protection, asked: Asked) -> Result<Self> {
         let (client, server) = (Namespace::new()?, Namespace::new()?);
         let threads = lay(&client, &server)?;
-        let shield = protection::raise(protection, &server).with_context(|| format!("set up: {protection}"))?;
+        let shield = protection::raise(protection, asked, &server).with_context(|| format!("set up: {protection}"))?;
         shield.pin(cpu::RECEIVER)?;
         // Attaching an XDP program may start the receive queue anew.
         let threads: BTreeSet<i32> = cpu::queue_threads(DEVICE).difference(&threads).copied().collect();
@@ -67,12 +64,12 @@ impl Site {
             cpu::pin(thread, cpu::RECEIVER)?;
         }
         let flood = SocketAddr::new(Place::SameAddress.address().into(), FLOOD_PORT);
-        let mut query = Query::new(FLOODED, &flood.to_string(), &SERVER.to_string())?;
-        query.envelope.stations = [station(&client)?, station(&server)?];
+        let mut query = Query::new(&asked.name(), &flood.to_string(), &SERVER.to_string())?;
+        query.envelope.stations = [station(&client, DEVICE)?, station(&server, DEVICE)?];
         Ok(Self {
             shield,
             _sink: client.udp(flood)?,
-            frame: query.frame()?,
+            flooding: asked.flooding(&query)?,
             threads,
             client,
             server,
@@ -92,12 +89,21 @@ impl Site {
             }
             .context("put the receive queue before the server")?;
         }
-        Stream::start(&self.client, DEVICE, self.frame.clone(), pace)
+        Stream::start(&self.client, DEVICE, self.flooding.clone(), pace)
     }
 
     /// Packets that the server's device has taken in so far.
     pub fn taken(&self) -> Result<u64> {
         self.server.packets(DEVICE)
+    }
+
+    /// Processor time that the server's receive queue has had so far, in seconds, to 1/100. What the kernel does with a
+    /// packet until a program reads it is all done there.
+    pub fn receive_seconds(&self) -> Result<f64> {
+        self.threads
+            .iter()
+            .map(|&thread| process::cpu_seconds(thread.unsigned_abs()))
+            .sum()
     }
 
     /// Counts the flood's packets that get as far as the server's programs, from now on. Needs nft.
@@ -138,13 +144,13 @@ fn lay(client: &Namespace, server: &Namespace) -> Result<BTreeSet<i32>> {
             "neighbour replace {address} lladdr {station} dev {DEVICE} nud permanent"
         ))
     };
-    known(client, SERVER.ip(), station(server)?)?;
+    known(client, SERVER.ip(), station(server, DEVICE)?)?;
     for place in Place::ALL {
-        known(server, place.address().into(), station(client)?)?;
+        known(server, place.address().into(), station(client, DEVICE)?)?;
     }
 
-    // A veth has a receive queue once GRO is on; then its packets are polled, here by a thread. The other side has to do
-    // without TSO, else what it sends goes around the queue (veth_skb_is_eligible_for_gro in drivers/net/veth.c).
+    // A veth has a receive queue once GRO is on; then its packets are polled, here by a thread. The other side has to
+    // do without TSO, else what it sends goes around the queue (veth_skb_is_eligible_for_gro in drivers/net/veth.c).
     client.tool("ethtool", &format!("-K {DEVICE} tso off"))?;
     server.tool("ethtool", &format!("-K {DEVICE} gro on"))?;
     let threaded = format!("/sys/class/net/{DEVICE}/threaded");
@@ -152,18 +158,4 @@ fn lay(client: &Namespace, server: &Namespace) -> Result<BTreeSet<i32>> {
         .run(|| fs::write(&threaded, "1"))
         .with_context(|| format!("write {threaded}"))?;
     Ok(others)
-}
-
-/// The hardware address of the device.
-fn station(namespace: &Namespace) -> Result<[u8; 6]> {
-    let path = format!("/sys/class/net/{DEVICE}/address");
-    let text = namespace
-        .run(|| fs::read_to_string(&path))
-        .with_context(|| format!("read {path}"))?;
-    let bytes: Vec<u8> = text
-        .trim()
-        .split(':')
-        .map(|byte| u8::from_str_radix(byte, 16))
-        .collect::<Result<_, _>>()?;
-    bytes.try_into().ok().with_context(|| format!("{path} is not 6 bytes"))
 }

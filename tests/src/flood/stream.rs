@@ -16,10 +16,32 @@ use anyhow::{Context as _, Result};
 use nix::unistd::{Pid, gettid};
 
 use super::{cpu, program::Program};
-use crate::{Namespace, sys};
+use crate::{Namespace, names::Names, process, sys};
 
 /// Frames for one system call: it lasts some seconds, and is interrupted before.
 const FRAMES: u32 = 1 << 26;
+
+/// What a flood is made of.
+#[derive(Clone, Debug)]
+pub struct Flooding {
+    /// The packet.
+    pub frame: Vec<u8>,
+    /// The names that it asks for, if there are several. Its UDP checksum has to be 0 then: nobody mends it.
+    pub names: Option<Names>,
+    /// Where in the frame the DNS ID lies, if each of several names is asked for with another one.
+    pub id_at: Option<usize>,
+}
+
+impl Flooding {
+    /// The same packet again and again.
+    pub fn same(frame: Vec<u8>) -> Self {
+        Self {
+            frame,
+            names: None,
+            id_at: None,
+        }
+    }
+}
 
 /// How fast a flood is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,10 +72,10 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Sends `frame` out of a device again and again.
+    /// Sends packets out of a device again and again.
     ///
     /// The device on the other side has to take frames: GRO is on there, or an XDP program attached.
-    pub fn start(namespace: &Namespace, device: &str, frame: Vec<u8>, pace: Pace) -> Result<Self> {
+    pub fn start(namespace: &Namespace, device: &str, flooding: Flooding, pace: Pace) -> Result<Self> {
         let path = format!("/sys/class/net/{device}/ifindex");
         let index = namespace
             .run(|| fs::read_to_string(&path))
@@ -62,7 +84,8 @@ impl Stream {
             Pace::PerSecond(rate) => i32::try_from(1_000_000_000 / rate.max(1))?,
             Pace::Full => 0,
         };
-        let program = Program::load(index.trim().parse()?, interval_ns).context("load the flood's program")?;
+        let program =
+            Program::load(index.trim().parse()?, interval_ns, &flooding).context("load the flood's program")?;
         let program = Arc::new(program);
         let over = Arc::new(AtomicBool::new(false));
         sys::allow_interrupts().context("set a signal handler")?;
@@ -75,7 +98,7 @@ impl Stream {
                     cpu::pin(0, cpu::SENDER)?;
                     ready.send(gettid()).context("nobody waits for the flood")?;
                     while !over.load(Ordering::Relaxed) {
-                        match sys::run_live(program.descriptor.as_fd(), &frame, FRAMES) {
+                        match sys::run_live(program.descriptor.as_fd(), &flooding.frame, FRAMES) {
                             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error.into()),
                             _ => {}
                         }
@@ -101,6 +124,11 @@ impl Stream {
             packets: self.program.sent().context("read what the flood has sent")?,
             elapsed: self.began.elapsed(),
         })
+    }
+
+    /// Processor time that it has had so far, in seconds, to 1/100. It never rests: what it lacks, others had.
+    pub fn processor_seconds(&self) -> Result<f64> {
+        process::cpu_seconds(self.worker.as_raw().unsigned_abs())
     }
 
     /// Ends it, and says what it sent in all.

@@ -37,6 +37,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ethtool", "ethtool"),
     ("host-local", "containernetworking-plugins"),
     ("ip", "iproute2"),
+    ("iptables-nft", "iptables"),
     ("kresd", "knot-resolver"),
     ("musl-gcc", "musl-tools"),
     ("named", "bind9"),
@@ -110,6 +111,11 @@ impl Program {
         let mut command = Command::new(&self.path);
         if let Some(libraries) = &self.libraries {
             command.env("LD_LIBRARY_PATH", libraries);
+            // What iptables loads lies beside its libraries.
+            let extensions = env::split_paths(libraries).map(|folder| folder.join("xtables"));
+            if let Some(folder) = extensions.into_iter().find(|folder| folder.is_dir()) {
+                command.env("XTABLES_LIBDIR", folder);
+            }
         }
         command
     }

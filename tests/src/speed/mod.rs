@@ -1,9 +1,29 @@
-//! What a packet costs: programs run over packets by the kernel itself, many times, as it counts.
+//! What a packet costs: programs run over packets by the kernel itself, many times ([`Trial`]).
 //!
-//! The kernel runs a program again and again over the same bytes, so a [`Feeder`] goes first: it draws which name is
-//! asked for, and mends what the last run did to the packet. What it takes itself is measured with a program behind it
-//! that does nothing, and taken off.
+//! The kernel runs a program again and again over the same bytes, so a feeder goes first ([`Feed`]): it draws which
+//! name is asked for, and mends what the last run did to the packet. What it takes itself is measured with a program
+//! behind it that does nothing, in turn with the rest, and taken off ([`Cost`]). After each measurement, what was
+//! counted and returned has to be what the packet is said to be ([`Packet`]).
 
+mod agent;
+mod cost;
 mod feeder;
+mod footprint;
+mod limit;
+mod packet;
+mod pair;
+mod rig;
+mod run_time;
+mod trial;
 
-pub use feeder::{Feed, Feeder, LETTERS, alone, empty};
+pub use agent::AgentCost;
+pub use cost::{Cost, Round, Spread};
+pub use feeder::Feed;
+pub(crate) use feeder::empty;
+pub use footprint::{MapMemory, load_time, map_memory};
+pub use limit::{BUDGET_PPS, Limited};
+pub use packet::{Packet, Shape};
+pub use pair::Pair;
+pub use rig::{Rig, Run};
+pub use run_time::RunTime;
+pub use trial::{Subject, Trial};

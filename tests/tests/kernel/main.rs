@@ -4,6 +4,7 @@
 mod accuracy;
 mod answers;
 mod budgets;
+mod feeder;
 mod hygiene;
 mod link;
 mod marks;

@@ -4,7 +4,7 @@
 //! [`measurement`] takes the figures, [`outcome`] sums them up, [`verdict`] says what they mean for the guard, and
 //! [`table`] shows them.
 
-mod measurement;
+pub(crate) mod measurement;
 mod outcome;
 mod table;
 mod verdict;
@@ -16,8 +16,8 @@ use clap::{Args, ValueEnum};
 use guard_tests::flood::{Protection, Site};
 
 use self::{outcome::Outcome, verdict::Verdict};
-use super::{interrupt, preparation, wants_colours};
-use crate::workspace::Workspace;
+use super::{AGENT, wants_colours};
+use crate::{interrupt, preparation, workspace::Workspace};
 
 /// Flood a server with one query, and see what good clients get.
 ///
@@ -60,26 +60,31 @@ enum Program {
 }
 
 impl Program {
-    const fn of(protection: Protection) -> Self {
-        match protection {
+    /// None of those that the demo does not show.
+    const fn of(protection: Protection) -> Option<Self> {
+        Some(match protection {
             Protection::None => Self::None,
             Protection::NftIngress | Protection::NftInput => Self::Nftables,
             Protection::DnsdistName | Protection::DnsdistAddress | Protection::DnsdistBlock => Self::Dnsdist,
             Protection::Guard(_) => Self::Dnsguard,
-        }
+            Protection::Iptables | Protection::Judge(_) | Protection::Empty(_) => return None,
+        })
     }
 }
 
 /// The second half of it if `prepared`, else the first.
 pub(crate) fn run(workspace: &Workspace, args: &FloodArgs, prepared: bool) -> Result<ExitCode> {
-    let chosen = |protection: &Protection| args.only.is_empty() || args.only.contains(&Program::of(*protection));
+    let chosen = |protection: &Protection| {
+        let program = Program::of(*protection);
+        args.only.is_empty() || program.is_some_and(|program| args.only.contains(&program))
+    };
     let protections: Vec<Protection> = Protection::ALL.into_iter().filter(chosen).collect();
     if !prepared {
         let further = protections.iter().flat_map(|protection| protection.programs());
         let programs: Vec<&str> = Site::PROGRAMS.iter().chain(further).copied().collect();
-        return preparation::run(workspace, || guard_tests::programs::provide(&programs));
+        return preparation::run(workspace, "demo", AGENT, || guard_tests::programs::provide(&programs));
     }
-    interrupt::watch()?;
+    interrupt::watch("demo")?;
     let outcome = Outcome::take(&protections, args.rounds, Duration::from_secs(args.seconds.into()))?;
     let verdict = Verdict::of(&outcome);
     if args.json {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
 use guard_tests::{
-    flood::{FLOODED, Pace, Protection},
+    flood::{Asked, FLOODED, Pace, Protection},
     programs,
 };
 use serde_json::{Value, json};
@@ -13,13 +13,10 @@ use super::{
     measurement::{CLIENTS_PER_SECOND, LEAD, Measurement, STEADY_PPS},
     verdict::{MIN_ANSWERED, TOLERANCE, Verdict},
 };
-use crate::{demo::host, number, progress::Progress};
+use crate::{host, number, progress::Progress};
 
 /// The two floods, in the order of their tables.
 pub(crate) const PACES: [Pace; 2] = [Pace::PerSecond(STEADY_PPS), Pace::Full];
-
-/// How often a flood that does not get its core is tried.
-const TRIES: u32 = 3;
 
 /// What one protection did against each of [`PACES`]: medians.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,7 +51,7 @@ impl Outcome {
                         Pace::Full => "full speed".to_owned(),
                     };
                     let progress = Progress::start(format!("round {round} of {rounds}: {protection}, {flood}"));
-                    let measurement = quiet(*protection, pace, length)?;
+                    let measurement = Measurement::quiet(*protection, Asked::OneName, pace, length)?;
                     progress.done(&format!(
                         "good clients answered: {}",
                         measurement.answered.map(number::share).join(", ")
@@ -120,18 +117,6 @@ impl Outcome {
     }
 }
 
-/// A measurement that had its cores for itself, if there is one in three.
-fn quiet(protection: Protection, pace: Pace, length: Duration) -> Result<Measurement> {
-    let mut measurement = Measurement::take(protection, pace, length)?;
-    for _ in 1..TRIES {
-        if pace == Pace::Full || measurement.is_steady() {
-            break;
-        }
-        measurement = Measurement::take(protection, pace, length)?;
-    }
-    Ok(measurement)
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use guard_tests::flood::Hook;
@@ -144,6 +129,8 @@ pub(crate) mod tests {
             offered_pps,
             taken_pps,
             busy: 0.42,
+            receiving: 0.4,
+            undisturbed: 0.9,
             answered: [answered; 3],
             p50_us: 120.0,
             p99_us,

@@ -12,11 +12,7 @@ use guard_tests::{Report, programs, topology::Loop};
 use super::{
     free::Fire, guarded::Guarded, outcome::Outcome, pair::Pair, sight::Sight, turns::Turns, verdict::MAX_P99_RATIO,
 };
-use crate::{
-    demo::{host, told::Told},
-    number,
-    progress::Progress,
-};
+use crate::{demo::told::Told, host, number, progress::Progress};
 
 /// How long a trip may take to be told.
 const TELLING: Duration = Duration::from_secs(1);

@@ -9,11 +9,7 @@ use guard_tests::{
 };
 
 use super::outcome::Outcome;
-use crate::{
-    demo::{host, told::Told},
-    number,
-    progress::Progress,
-};
+use crate::{demo::told::Told, host, number, progress::Progress};
 
 /// Enough for every client to have asked some times.
 const CALM: Duration = Duration::from_secs(2);

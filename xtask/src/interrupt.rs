@@ -1,4 +1,4 @@
-//! Ctrl-C: the demo ends at once, and says that nothing is left.
+//! Ctrl-C: a demo or a benchmark ends at once, and says that nothing is left.
 //!
 //! Nothing has to be done for that. The threads that hold the namespaces end with this process, the kernel then kills
 //! the resolvers and the guard, and frees devices, programs, pins and files along with the namespaces.
@@ -14,8 +14,8 @@ use tokio::{
 /// What a shell reports for a program that a signal ended: 128 and the signal's number.
 const SIGNALLED: i32 = 128;
 
-/// Ends this process on SIGINT, SIGTERM and SIGHUP.
-pub(crate) fn watch() -> Result<()> {
+/// Ends this process on SIGINT, SIGTERM and SIGHUP; `what` it is.
+pub(crate) fn watch(what: &'static str) -> Result<()> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -45,7 +45,7 @@ pub(crate) fn watch() -> Result<()> {
             } else {
                 ""
             };
-            eprintln!("{start}interrupted: resolvers, guard and network end with the demo, nothing is left");
+            eprintln!("{start}interrupted: resolvers, guard and network end with the {what}, nothing is left");
             process::exit(SIGNALLED + kind.as_raw_value());
         })
         .context("cannot watch for Ctrl-C")?;

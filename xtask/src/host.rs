@@ -1,4 +1,4 @@
-//! The machine that a demo runs on.
+//! The machine that this runs on.
 
 use std::fs;
 
