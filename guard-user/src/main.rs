@@ -25,6 +25,7 @@ mod host_policy;
 mod http;
 mod interfaces;
 mod link_local;
+mod linux;
 mod loops;
 mod manual;
 mod metrics;

@@ -10,7 +10,8 @@
 //! test), [`prober`] (a good client and what it got), [`tcpdump`] (what passed meanwhile), [`terminal`] and
 //! [`mod@browser`] (who looks at what the agent shows), [`mod@prometheus`] (who collects it from all nodes),
 //! [`containerd`] (pods), [`Podman`] (the agent as a container). Apart from all that stands [`mod@bench`]: the kernel
-//! object, packet by packet; [`simulated`] puts it into a simulated network, [`speed`] measures what it costs.
+//! object, packet by packet; [`simulated`] puts it into a simulated network, [`speed`] measures what it costs; [`vm`] boots
+//! other kernels.
 
 #![deny(unsafe_code)]
 
@@ -48,6 +49,7 @@ pub mod topology;
 pub mod traces;
 pub mod upstream;
 pub mod veth;
+pub mod vm;
 
 pub use browser::Browser;
 pub use namespace::Namespace;

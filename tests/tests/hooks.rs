@@ -38,8 +38,8 @@ const WIRE: &str = "veth0";
 /// The guarded side of it, and the other.
 const HERE: [&str; 2] = ["10.53.0.1", "fd53::1"];
 const THERE: [&str; 2] = ["10.53.0.2", "fd53::2"];
-/// A debug build verifies its programs within this on a busy machine.
-const START: Duration = Duration::from_secs(20);
+/// A kernel in a busy emulator verifies the programs within this.
+const START: Duration = Duration::from_secs(60);
 /// What takes no time is there long before.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The ports of the silent servers.

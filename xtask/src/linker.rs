@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    step,
+    program, step,
     toolchain::{LLVM_MAJOR, numbers},
 };
 
@@ -27,10 +27,7 @@ pub(crate) struct Linker {
 
 impl Linker {
     pub(crate) fn find(passed_over: &mut Vec<String>) -> Option<Self> {
-        let installed = cargo_bin()
-            .map(|dir| dir.join("bpf-linker"))
-            .filter(|file| file.is_file());
-        let path = step::find_program("bpf-linker").or(installed)?;
+        let path = program::find("bpf-linker")?;
         match Self::at(path) {
             Ok(linker) => Some(linker),
             Err(why) => {
@@ -122,10 +119,4 @@ impl Strip {
             .find(|file| file.is_file())
             .map(|path| Self { path })
     }
-}
-
-fn cargo_bin() -> Option<PathBuf> {
-    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| env::home_dir().map(|home| home.join(".cargo")))?;
-    Some(home.join("bin"))
 }

@@ -1,14 +1,14 @@
 //! `cargo xtask package`: the Debian package, of a release build.
 
-use std::{process::Command, process::ExitCode};
+use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Args;
-use guard_tests::package::{self, CARGO_DEB_VERSION, MAINTAINER, Package};
+use guard_tests::package::{CARGO_DEB_VERSION, MAINTAINER, Package};
 
 use crate::{
     agent::{Build, KernelObject},
-    step,
+    program, step,
     workspace::Workspace,
 };
 
@@ -47,14 +47,5 @@ pub(crate) fn run(workspace: &Workspace, args: &PackageArgs) -> Result<ExitCode>
 
 /// Installs cargo-deb if it is missing, or another version.
 pub(crate) fn provide() -> Result<()> {
-    let version = package::cargo_deb().and_then(|path| step::quiet(Command::new(path).arg("--version")));
-    if version.is_ok_and(|said| said.stdout.split_whitespace().any(|word| word == CARGO_DEB_VERSION)) {
-        return Ok(());
-    }
-    let mut command = step::cargo_install();
-    command.args(["cargo-deb", "--version", CARGO_DEB_VERSION, "--locked", "--force"]);
-    step::capture("building cargo-deb, a minute or so", &mut command)?;
-    package::cargo_deb()
-        .context("cargo install brought no cargo-deb")
-        .map(drop)
+    program::provide("cargo-deb", CARGO_DEB_VERSION).map(drop)
 }

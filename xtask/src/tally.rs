@@ -44,6 +44,10 @@ impl Tally {
         self.failures.push(format!("{name}: {error:#}"));
     }
 
+    pub(crate) fn passed(&self) -> usize {
+        self.passed
+    }
+
     pub(crate) fn failed(&self) -> usize {
         self.failed
     }

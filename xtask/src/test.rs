@@ -7,7 +7,7 @@
 use std::{env, process::Command, process::ExitCode};
 
 use anyhow::{Context as _, Result, anyhow};
-use clap::Args;
+use clap::{Args, Subcommand};
 use guard_tests::{programs, storm};
 
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     root::Root,
     step,
     tally::Tally,
+    vm,
     workspace::Workspace,
 };
 
@@ -74,18 +75,31 @@ const UNIT_TESTED: [&str; 6] = [
 /// it, then runs the unit tests, the kernel tests (as root, by sudo if need be), and the check of the committed kernel
 /// object. The last line of stdout is `N passed, N failed, N skipped`; the exit code is 1 if anything failed.
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
 #[command(after_help = "Examples:\n  cargo xtask test                  everything\n  \
     cargo xtask test --unit           what needs no root and no resolvers\n  \
-    cargo xtask test a_client_retry   every test whose name contains this")]
+    cargo xtask test a_client_retry   every test whose name contains this\n  \
+    cargo xtask test vm               other kernels, in virtual machines")]
 pub(crate) struct TestArgs {
     /// Run only the tests whose name contains this.
     filter: Option<String>,
     /// Run only the unit tests: no root, no resolvers, nothing beside the object's toolchain is installed.
     #[arg(long)]
     unit: bool,
+    #[command(subcommand)]
+    elsewhere: Option<Elsewhere>,
+}
+
+/// Where else tests can run.
+#[derive(Subcommand)]
+enum Elsewhere {
+    Vm(vm::VmArgs),
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &TestArgs) -> Result<ExitCode> {
+    if let Some(Elsewhere::Vm(args)) = &args.elsewhere {
+        return vm::run(workspace, args);
+    }
     let mut tally = Tally::default();
     if let Err((step, error)) = run_steps(workspace, args, &mut tally) {
         tally.fail(step, &error);

@@ -83,6 +83,16 @@ impl Workspace {
             .to_owned())
     }
 
+    /// The `Cargo.toml` of each crate of the workspace.
+    pub(crate) fn manifests(&self) -> Result<Vec<PathBuf>> {
+        let metadata = metadata(&self.root, &["--no-deps"])?;
+        let packages = metadata["packages"]
+            .as_array()
+            .context("cargo metadata lists no packages")?;
+        let manifests = packages.iter().filter_map(|package| package["manifest_path"].as_str());
+        Ok(manifests.map(PathBuf::from).collect())
+    }
+
     /// A path as it is shown: relative to the workspace where it can be.
     pub(crate) fn shown(&self, path: &Path) -> String {
         path.strip_prefix(&self.root).unwrap_or(path).display().to_string()

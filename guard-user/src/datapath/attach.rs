@@ -26,11 +26,12 @@ use aya::{
 use guard_common::abi;
 use tracing::warn;
 
-use super::{clsact, ownership::Ours, pins::Pins};
+use super::{clsact, ownership::Ours, pins::Pins, refusal};
 use crate::{
     attachment::{Attachment, Hook, Method},
     config::{Attach, Tc, TcxOrder, Xdp as XdpPolicy},
     device::Device,
+    linux::{TCX, Version},
     neighbours::Surroundings,
 };
 
@@ -112,7 +113,13 @@ impl<'a> Attacher<'a> {
                     });
                 }
                 Err(Failure::Program(error)) => return Err(error),
-                Err(Failure::Method(why)) => failed.push(format!("{}: {why}", method.word())),
+                Err(Failure::Method(why)) => {
+                    failed.push(format!(
+                        "{}: {}",
+                        method.word(),
+                        lacking(method, Version::running(), why)
+                    ));
+                }
                 Err(Failure::Taken(why)) => failed.push(format!("{}: {why} ({})", method.word(), self.taken(hook))),
             }
         }
@@ -311,6 +318,16 @@ impl From<ProgramError> for Failure {
     }
 }
 
+/// Why a method does not work: because the kernel has not got it, where its version says so.
+fn lacking(method: Method, kernel: Option<Version>, why: String) -> String {
+    match (method, kernel) {
+        (Method::Tcx, Some(version)) if version < TCX => {
+            format!("Linux {version} has none, it came with {TCX} ({why})")
+        }
+        _ => why,
+    }
+}
+
 fn refused(name: &'static str, source: ProgramError) -> Failure {
     Failure::Program(AttachError::Load {
         name,
@@ -376,6 +393,9 @@ fn os_error(error: &ProgramError) -> Option<i32> {
 
 /// An error of aya with the one cause behind it, and what to do about the common ones.
 fn explain(error: &ProgramError) -> String {
+    if let ProgramError::LoadError { io_error, verifier_log } = error {
+        return refusal::explain(io_error, &verifier_log.to_string());
+    }
     let mut text = error.to_string();
     let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
     while let Some(inner) = cause {

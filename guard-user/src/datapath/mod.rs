@@ -9,6 +9,7 @@ mod object;
 mod ownership;
 mod pins;
 mod pressure;
+mod refusal;
 mod tables;
 mod versions;
 

@@ -208,6 +208,28 @@ pub(crate) fn unpack_over(base: &Path, package: &str, tree: &Path) -> Result<()>
     Ok(())
 }
 
+/// Unpacks a package of a Debian release into a tree, with those of its needs that are parts of it: nothing else comes.
+pub(crate) fn unpack_parts(release: &str, package: &str, is_part: fn(&str) -> bool, tree: &Path) -> Result<()> {
+    let home = tree.join("apt");
+    let unpack = |line: &str| {
+        let apt = Apt::of_list(tree, "apt", line)?;
+        let mut parts = vec![package.to_owned()];
+        let mut seen = 0;
+        while let Some(part) = parts.get(seen) {
+            let mut needs = apt.needs(part)?;
+            needs.retain(|need| is_part(need) && !parts.contains(need));
+            parts.extend(needs);
+            seen += 1;
+        }
+        for part in &parts {
+            apt.download_alone(part)?;
+        }
+        apt.unpack(tree)
+    };
+    of_release("deb", release, unpack)?;
+    fs::remove_dir_all(&home).with_context(|| format!("remove {}", home.display()))
+}
+
 /// Unpacks Podman into a tree with everything it needs, down to the C library.
 fn podman(cache: &Path) -> Result<()> {
     let root = cache.join("podman/root");
@@ -300,16 +322,30 @@ impl Apt {
 
     /// Downloads a package with what it needs and the system lacks, and unpacks all of it into the private tree.
     fn download(&self, package: &str) -> Result<()> {
-        eprintln!("programs: downloading {package} ...");
         if self.list.is_some() {
             // Another release's index cannot resolve dependencies for this system: take the one package alone.
-            let archives = self.archives();
-            let mut command = self.command("apt-get", &["download", package]);
-            finish(command.current_dir(archives), "apt-get download")?;
+            self.download_alone(package)?;
         } else {
+            eprintln!("programs: downloading {package} ...");
             self.fetch(package)?;
         }
         self.unpack(&tree())
+    }
+
+    /// Downloads one package, and nothing that it needs.
+    fn download_alone(&self, package: &str) -> Result<()> {
+        eprintln!("programs: downloading {package} ...");
+        let mut command = self.command("apt-get", &["download", package]);
+        finish(command.current_dir(self.archives()), "apt-get download")
+    }
+
+    /// What a package depends on, of alternatives each.
+    fn needs(&self, package: &str) -> Result<Vec<String>> {
+        let said = self.output("apt-cache", &["depends", "--important", package])?;
+        ensure!(said.status.success(), "the package index has no {package}");
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        let needs = said.lines().filter_map(|line| line.split_once("Depends: "));
+        Ok(needs.map(|(_, name)| name.trim().to_owned()).collect())
     }
 
     /// Downloads packages with all that they need, whatever the system has.

@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 pub use fetch::provide;
-pub(crate) use fetch::{cached, finish, of_mirrors, proxy, suite, unpack_over};
+pub(crate) use fetch::{cached, finish, of_mirrors, proxy, suite, unpack_over, unpack_parts};
 
 /// The programs the lab knows, and the Debian and Ubuntu package of each; [`DNSMASQ_0X20`] is none.
 const PACKAGES: &[(&str, &str)] = &[
@@ -47,6 +47,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("pdns_recursor", "pdns-recursor"),
     ("prometheus", "prometheus"),
     ("promtool", "prometheus"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
     ("setpriv", "util-linux"),
     ("strace", "strace"),
     ("systemd-resolved", "systemd-resolved"),
@@ -56,6 +57,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("unbound", "unbound"),
     ("unshare", "util-linux"),
     ("wget", "wget"),
+    ("xz", "xz-utils"),
+    ("zstd", "zstd"),
 ];
 
 /// A dnsmasq that knows `--do-0x20-encode`, which came with 2.91: built from Debian's source, where the system's own one
@@ -108,7 +111,11 @@ impl Program {
 
     /// A command that runs it.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(&self.path);
+        self.with_libraries(Command::new(&self.path))
+    }
+
+    /// Lets a command find the libraries that this program was built with.
+    pub(crate) fn with_libraries(&self, mut command: Command) -> Command {
         if let Some(libraries) = &self.libraries {
             command.env("LD_LIBRARY_PATH", libraries);
             // What iptables loads lies beside its libraries.
