@@ -145,7 +145,11 @@ impl Case {
         self.responds = header.is_response();
         let from = (source.fold(secret), packet.source_port);
         let to = (destination.fold(secret), packet.destination_port);
-        let ends = if self.responds { Ends::new(to, from) } else { Ends::new(from, to) };
+        let ends = if self.responds {
+            Ends::new(to, from)
+        } else {
+            Ends::new(from, to)
+        };
         self.flow = ends.flow(self.subject.key, header.id, secret);
         self.now_ns = sight.now_ns;
         self.packets = sight.packets;

@@ -136,7 +136,8 @@ impl FlowLine {
     #[inline(always)]
     pub fn sight(&mut self, digest: u32, place: Place, plain: bool, now: Ticks, rapid_ticks: u32) -> Sighting {
         let time = (now.0 >> TIME_UNIT_SHIFT) & TIME_MASK;
-        let fresh = (digest as u64) << 32 | (place.0 as u64) << PLACE_SHIFT | if plain { PLAIN } else { 0 } | time as u64;
+        let fresh =
+            (digest as u64) << 32 | (place.0 as u64) << PLACE_SHIFT | if plain { PLAIN } else { 0 } | time as u64;
         let (mut moving, mut known) = (fresh, 0);
         for slot in 0..ENTRIES {
             let word = self.entries[slot];

@@ -119,7 +119,9 @@ pub fn glance<B: Bytes + ?Sized>(frame: &B) -> Glance {
         _ => return Glance::Other,
     };
     if protocol == PROTOCOL_UDP || protocol == PROTOCOL_TCP {
-        return frame.ne32(ports_at).map_or(Glance::Unclear, |ports| Glance::Ports(u32::from_be(ports)));
+        return frame
+            .ne32(ports_at)
+            .map_or(Glance::Unclear, |ports| Glance::Ports(u32::from_be(ports)));
     }
     match protocol {
         PROTOCOL_HOP_BY_HOP | PROTOCOL_ROUTING | PROTOCOL_FRAGMENT | PROTOCOL_DESTINATION_OPTIONS => Glance::Unclear,
@@ -263,7 +265,10 @@ impl Packet {
         match self.family {
             Family::V4 => {
                 let both = frame.le64(at + 12)?;
-                Some((Address::v4((both as u32).to_le()), Address::v4(((both >> 32) as u32).to_le())))
+                Some((
+                    Address::v4((both as u32).to_le()),
+                    Address::v4(((both >> 32) as u32).to_le()),
+                ))
             }
             Family::V6 => {
                 let [first, second, third, fourth] = frame.le64s(at + 8)?;

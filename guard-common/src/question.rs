@@ -116,12 +116,7 @@ impl Message {
 impl Question {
     /// Reads the question whose name of `name_len` bytes begins at `name_at`, in a message that goes up to `end`.
     #[inline(always)]
-    pub fn read<B: Bytes + ?Sized>(
-        frame: &B,
-        name_at: usize,
-        name_len: usize,
-        end: usize,
-    ) -> Result<Self, Unreadable> {
+    pub fn read<B: Bytes + ?Sized>(frame: &B, name_at: usize, name_len: usize, end: usize) -> Result<Self, Unreadable> {
         let type_at = name_at + name_len;
         if type_at + 4 > end {
             return Err(Unreadable::Short);

@@ -80,7 +80,10 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
         return PASS;
     }
     let sight = sight(door, headers, case);
-    if case.fill(&door.frame(), &packet, header, sight, &control.secret).is_none() {
+    if case
+        .fill(&door.frame(), &packet, header, sight, &control.secret)
+        .is_none()
+    {
         return PASS;
     }
     if header.is_response() {
@@ -119,7 +122,8 @@ pub(crate) fn segment<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u
         return PASS;
     }
     let sight = sight(door, headers, case);
-    case.fill_connection(&frame, &packet, sight).map_or(PASS, |()| CONNECTION)
+    case.fill_connection(&frame, &packet, sight)
+        .map_or(PASS, |()| CONNECTION)
 }
 
 /// Fills in what only budgets, hygiene and the agent ask. False if the packet is not what it was.

@@ -114,7 +114,8 @@ impl Datagram {
     fn question(&self, frame: &Frame, control: &Control) -> Option<Asked> {
         let udp_at = control.blur(self.udp_at) & 0x7f;
         let [udp, dns] = frame.le64s(udp_at)?;
-        let [source_port, destination_port, length] = [udp, udp >> 16, udp >> 32].map(|half| (half as u16).swap_bytes());
+        let [source_port, destination_port, length] =
+            [udp, udp >> 16, udp >> 32].map(|half| (half as u16).swap_bytes());
         let end = udp_at + length as usize;
         // QR and OPCODE are zero, QDCOUNT is one.
         let is_query = dns & 0xffff_00f8_0000 == 0x0100_0000_0000;

@@ -67,6 +67,8 @@ pub struct Door {
     pub(crate) tables: Tables,
     /// The state of the generator that patterns are drawn with.
     pub(crate) random: u64,
+    /// The number that the next pattern is drawn with, if somebody else has drawn it.
+    pub(crate) drawn: Option<u32>,
     pub(crate) samples: Samples,
 }
 
@@ -78,6 +80,7 @@ impl Door {
             secret,
             tables: Tables::new(),
             random: secret.0[0] | 1,
+            drawn: None,
             samples: Samples::default(),
         }
     }
@@ -85,6 +88,16 @@ impl Door {
     /// Puts another policy in force; what is remembered stays.
     pub fn set_policy(&mut self, policy: Policy) {
         *self.policy = policy;
+    }
+
+    /// Reads keys, flows and marks by another secret from now on: of what it has seen it knows nothing any more.
+    pub const fn set_secret(&mut self, secret: Secret) {
+        self.secret = secret;
+    }
+
+    /// Has the next query's pattern drawn with this number, as another guard that is compared with this one has drawn it.
+    pub const fn draw_with(&mut self, nonce: u32) {
+        self.drawn = Some(nonce);
     }
 
     /// What was counted on an interface.

@@ -88,6 +88,9 @@ impl Door {
 
     /// A number for a pattern: splitmix64.
     pub(crate) const fn nonce(&mut self) -> u32 {
+        if let Some(drawn) = self.drawn.take() {
+            return drawn;
+        }
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.random;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -26,10 +26,13 @@ impl Question {
     /// What is allowed, if one of them is not that.
     pub(crate) fn new(name: &str, qtype: &str) -> Result<Self, String> {
         let wire = name::wire(name).ok_or_else(|| {
+            let name = name.escape_debug();
             format!("'{name}' is no name; allowed: labels of 1 to 63 ASCII characters, as in x.consul")
         })?;
-        let qtype = name::qtype_number(qtype)
-            .ok_or_else(|| format!("'{qtype}' is no type; allowed: one such as A, DS or TYPE65"))?;
+        let qtype = name::qtype_number(qtype).ok_or_else(|| {
+            let qtype = qtype.escape_debug();
+            format!("'{qtype}' is no type; allowed: one such as A, DS or TYPE65")
+        })?;
         Ok(Self { wire, qtype })
     }
 
@@ -85,6 +88,15 @@ mod tests {
         assert_eq!(question, Question::new("x.consul.", "TYPE43").unwrap());
         for bad in ["", "x.consul", "x.consul A B", "a..b A", "x.consul NONE"] {
             assert!(Question::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_is_named_in_printable_letters() {
+        for (name, qtype) in [("\x1b[2J\u{202e}.x", "A"), ("x.consul", "\x1b]0;x\x07")] {
+            let error = Question::new(name, qtype).unwrap_err();
+            let is_plain = |letter: char| letter == ' ' || letter.is_ascii_graphic();
+            assert!(error.chars().all(is_plain), "{error:?}");
         }
     }
 

@@ -9,24 +9,29 @@ use std::{
     time::Duration,
 };
 
-use crate::{Namespace, frame::Query, sys::ProgramKind};
+use crate::{
+    Namespace,
+    frame::Query,
+    sys::{ProgramKind, zero_array},
+};
 use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, TestRunOptions, TestRunResult,
-    maps::{Array, MapInfo, PerCpuArray, RingBuf},
+    maps::{Array, Map, MapInfo, PerCpuArray, RingBuf},
     programs::{ProgramInfo, SchedClassifier, TestRun as _, Xdp},
 };
 use guard_common::{
     abi,
     address::{Address, Prefix},
-    budget::{LinkBudget, LinkRules, MeterLine},
+    budget::{LinkBudget, LinkRules, MAX_LINKS, MeterLine},
     counter::{Counter, Counters, RowCount, action_index},
     event::Event,
-    judge::Rules,
+    flow::FlowLine,
+    judge::{KeyBucket, KeyState, Rules},
     key::{Key, Secret},
     marks::{Look, MarkLine, Room},
     policy::{Action, Control, Mode, Policy},
-    remedy::{Reason, Verdict},
+    remedy::{Allowance, Reason, Verdict},
     sample::Sample,
     time::{Ticks, ticks_of_ms},
 };
@@ -429,6 +434,25 @@ impl Bench {
         })
     }
 
+    /// Empties all tables: what is remembered of keys, flows and marks, what clients were answered, and what was charged.
+    pub fn forget(&mut self) -> Result<()> {
+        let tables = [
+            (abi::KEYS, size_of::<KeyBucket>(), abi::KEY_BUCKETS),
+            (abi::FLOWS, size_of::<FlowLine>(), abi::FLOW_LINES),
+            (abi::MARKS, size_of::<MarkLine>(), abi::MARK_LINES),
+            (abi::ALLOWANCES, size_of::<Allowance>(), abi::ALLOWANCE_SLOTS),
+            (abi::METERS, size_of::<MeterLine>(), abi::METER_LINES),
+            (abi::LINKS, size_of::<LinkBudget>(), MAX_LINKS),
+        ];
+        for (name, size, entries) in tables {
+            let Some(Map::Array(table)) = self.ebpf.map(name) else {
+                anyhow::bail!("no {name}")
+            };
+            zero_array(table.fd().as_fd(), size, entries as u32).with_context(|| format!("empty {name}"))?;
+        }
+        Ok(())
+    }
+
     /// Empties the table of buckets and shares.
     pub fn forget_meters(&mut self) -> Result<()> {
         let map = self.ebpf.map_mut(abi::METERS).context("no meters")?;
@@ -457,6 +481,19 @@ impl Bench {
             marks.set(line, full, 0)?;
         }
         Ok(())
+    }
+
+    /// What is remembered of a key.
+    pub fn state(&self, key: Key) -> Result<Option<KeyState>> {
+        let map = self.ebpf.map(abi::KEYS).context("no keys")?;
+        let bucket = Array::<_, KeyBucket>::try_from(map)?.get(&abi::key_bucket(key), 0)?;
+        Ok(bucket.state(key).copied())
+    }
+
+    /// The marks that are out in the line of a spelling with this digest.
+    pub fn marks(&self, digest: u64) -> Result<MarkLine> {
+        let map = self.ebpf.map(abi::MARKS).context("no marks")?;
+        Ok(Array::<_, MarkLine>::try_from(map)?.get(&abi::mark_line(digest), 0)?)
     }
 
     /// What is left of a link-local budget at this moment, in sixteenths of a packet.

@@ -111,6 +111,7 @@ mod command {
     pub(super) const PROG_LOAD: u32 = 5;
     pub(super) const OBJ_PIN: u32 = 6;
     pub(super) const PROG_TEST_RUN: u32 = 10;
+    pub(super) const MAP_UPDATE_BATCH: u32 = 26;
     pub(super) const LINK_CREATE: u32 = 28;
 }
 
@@ -227,6 +228,36 @@ pub(crate) fn pin_hash_map(name: &str, value_size: usize, entries: usize, pin: &
     };
     // SAFETY: OBJ_PIN reads a path that ends with a zero and lives until the call returns.
     unsafe { bpf(command::OBJ_PIN, &mut attributes) }.map(drop)
+}
+
+/// Writes zeros over all entries of an array map.
+pub(crate) fn zero_array(map: BorrowedFd<'_>, value_size: usize, entries: u32) -> io::Result<()> {
+    #[repr(C)]
+    struct Batch {
+        first: u64,
+        next: u64,
+        keys: u64,
+        values: u64,
+        count: u32,
+        map: u32,
+        entry_flags: u64,
+        flags: u64,
+    }
+    let keys: Vec<u32> = (0..entries).collect();
+    let values = vec![0_u8; value_size * keys.len()];
+    let mut attributes = Batch {
+        first: 0,
+        next: 0,
+        keys: keys.as_ptr() as u64,
+        values: values.as_ptr() as u64,
+        count: entries,
+        map: map.as_raw_fd().unsigned_abs(),
+        entry_flags: 0,
+        flags: 0,
+    };
+    // SAFETY: the kernel reads `count` keys of 4 bytes and as many values of the size that the map was made with, which
+    // is a multiple of 8 as the kernel rounds it up; all of it lives until the call returns.
+    unsafe { bpf(command::MAP_UPDATE_BATCH, &mut attributes) }.map(drop)
 }
 
 /// Makes a map with keys of four bytes.

@@ -2,9 +2,9 @@
 //!
 //! `setup` installs what the kernel object needs, `ebpf` builds that object reproducibly, `package` makes the Debian
 //! package, `image` puts the agent into a container image, `manifests` renders what Kubernetes is given, `bench`
-//! measures what the guard costs, `test` runs everything there is to run and ends with one line of counts, `lint` is
-//! what must be clean before a commit. A machine that cannot build the kernel object still builds, tests and runs the
-//! rest with the committed one.
+//! measures what the guard costs, `fuzz` feeds hostile bytes to what reads bytes of others, `test` runs everything there
+//! is to run and ends with one line of counts, `lint` is what must be clean before a commit. A machine that cannot build
+//! the kernel object still builds, tests and runs the rest with the committed one.
 
 #![forbid(unsafe_code)]
 
@@ -17,6 +17,7 @@ mod demo;
 mod deny;
 mod ebpf;
 mod elf;
+mod fuzz;
 mod host;
 mod image;
 mod interrupt;
@@ -63,6 +64,7 @@ enum Command {
     Accuracy(accuracy::AccuracyArgs),
     Bench(bench::BenchArgs),
     Demo(demo::DemoArgs),
+    Fuzz(fuzz::FuzzArgs),
     Package(package::PackageArgs),
     Image(image::ImageArgs),
     Manifests(kubernetes::ManifestsArgs),
@@ -88,6 +90,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Accuracy(args) => accuracy::run(&workspace, &args),
         Command::Bench(args) => bench::run(&workspace, &args),
         Command::Demo(args) => demo::run(&workspace, &args),
+        Command::Fuzz(args) => fuzz::run(&workspace, &args),
         Command::Package(args) => package::run(&workspace, &args),
         Command::Image(args) => image::run(&workspace, &args),
         Command::Manifests(args) => kubernetes::run(&workspace, &args),

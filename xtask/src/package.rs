@@ -8,7 +8,7 @@ use guard_tests::package::{CARGO_DEB_VERSION, MAINTAINER, Package};
 
 use crate::{
     agent::{Build, KernelObject},
-    program, step,
+    program,
     workspace::Workspace,
 };
 

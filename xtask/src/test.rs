@@ -59,6 +59,9 @@ const PROGRAMS: [&str; 26] = [
     programs::PODMAN,
 ];
 
+/// The package whose tests keep every core busy: they run one after the other, together with the one that needs root.
+const FUZZED: &str = "guard-fuzz";
+
 /// Packages whose tests need no root.
 const UNIT_TESTED: [&str; 6] = [
     "guard-common",
@@ -136,7 +139,8 @@ fn run_steps(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> Resul
     build.agent().map_err(|error| ("the agent builds", error))?;
 
     let filter: Vec<&str> = args.filter.as_deref().into_iter().collect();
-    let packages = UNIT_TESTED.iter().flat_map(|package| ["-p", package]);
+    let alone = args.unit.then_some(FUZZED);
+    let packages = UNIT_TESTED.into_iter().chain(alone).flat_map(|package| ["-p", package]);
     let mut unit = build.cargo(&["test", "--no-fail-fast"]);
     run_tests("unit tests", unit.args(packages).arg("--").args(&filter), tally);
     if let Some(root) = root.filter(|_| !args.unit) {
@@ -147,7 +151,15 @@ fn run_steps(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> Resul
         if let Err(error) = package::provide() {
             tally.fail("cargo-deb is here", &error);
         }
-        let mut kernel = build.cargo(&["test", "--no-fail-fast", "-p", "guard-tests", "--all-targets"]);
+        let mut kernel = build.cargo(&[
+            "test",
+            "--no-fail-fast",
+            "--all-targets",
+            "-p",
+            "guard-tests",
+            "-p",
+            FUZZED,
+        ]);
         if root == Root::BySudo {
             let runner = runner_variable().map_err(|error| ("sudo as cargo's runner", error))?;
             kernel.env(runner, "sudo -E");

@@ -13,7 +13,11 @@
 //! may go to each server once, eight at the most: that is enough for one query to get its answer, and not enough for a
 //! loop.
 
-use super::{Hop, KeyState, RUNGS, Rules, Ruling, evidence::{Weighed, Weight}, mark::TESTED};
+use super::{
+    Hop, KeyState, RUNGS, Rules, Ruling,
+    evidence::{Weighed, Weight},
+    mark::TESTED,
+};
 use crate::{flow::Sighting, time::Ticks};
 
 /// Phase: queries pass and are weighed. The zero of a fresh state.

@@ -48,7 +48,11 @@ impl KeyBucket {
     pub fn repeats(&self, key: Key, hop: &Hop, now: Ticks) -> Option<usize> {
         for slot in 0..SLOTS {
             if self.tags[slot] == key {
-                return if self.states[slot].repeats(hop, now) { Some(slot) } else { None };
+                return if self.states[slot].repeats(hop, now) {
+                    Some(slot)
+                } else {
+                    None
+                };
             }
         }
         None

@@ -11,11 +11,11 @@ const BUDGETS: &str = "budget";
 /// Why a change cannot be made.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub(crate) enum EditError {
-    #[error("'{0}' is no key; allowed: one such as mode, breaker.hold_ms or budget.\"per client\".limit")]
+    #[error("'{}' is no key; allowed: one such as mode, breaker.hold_ms or budget.\"per client\".limit", .0.escape_debug())]
     Key(String),
-    #[error("no budget is called '{name}'; there are: {known}")]
+    #[error("no budget is called '{}'; there are: {known}", name.escape_debug())]
     Budget { name: String, known: String },
-    #[error("'{0}' is set in a place that is no table; set the table's key instead")]
+    #[error("'{}' is set in a place that is no table; set the table's key instead", .0.escape_debug())]
     NoTable(String),
 }
 

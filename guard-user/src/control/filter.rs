@@ -37,7 +37,8 @@ impl Filter {
             "type" => self.types.push(value.to_ascii_uppercase()),
             "client" => {
                 let client = Cidr::or_address(value);
-                let client = client.map_err(|allowed| format!("client is '{value}'; allowed: {allowed}"))?;
+                let client =
+                    client.map_err(|allowed| format!("client is '{}'; allowed: {allowed}", value.escape_debug()))?;
                 self.clients.push(client);
             }
             "device" => self.devices.push(value.to_owned()),

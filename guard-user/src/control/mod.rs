@@ -16,3 +16,5 @@ pub(crate) mod socket;
 pub(crate) mod status;
 
 pub(crate) use self::server::Server;
+#[cfg(feature = "fuzz")]
+pub(crate) use self::server::{Rooms, connection};

@@ -62,7 +62,7 @@ pub(crate) struct Server {
 
 /// Where answers come from.
 #[derive(Debug)]
-struct Rooms {
+pub(crate) struct Rooms {
     metrics: Metrics,
     feed: Feed,
     agent: Line,
@@ -71,7 +71,7 @@ struct Rooms {
 impl Server {
     /// Will serve on this socket.
     pub(crate) fn new(socket: Socket, metrics: Metrics, feed: Feed, agent: Line) -> Self {
-        let rooms = Arc::new(Rooms { metrics, feed, agent });
+        let rooms = Arc::new(Rooms::new(metrics, feed, agent));
         Self { socket, rooms }
     }
 
@@ -101,7 +101,8 @@ impl Server {
     }
 }
 
-async fn connection(stream: UnixStream, rooms: Arc<Rooms>, peer: Result<Peer, Peer>) {
+/// Carries one request of `peer`, who may give commands or may not.
+pub(crate) async fn connection(stream: UnixStream, rooms: Arc<Rooms>, peer: Result<Peer, Peer>) {
     let service = service_fn(move |request: Request<Incoming>| {
         let rooms = Arc::clone(&rooms);
         async move {
@@ -136,6 +137,11 @@ async fn connection(stream: UnixStream, rooms: Arc<Rooms>, peer: Result<Peer, Pe
 }
 
 impl Rooms {
+    /// What only looks is answered from metrics and feed; the rest is the agent's.
+    pub(crate) const fn new(metrics: Metrics, feed: Feed, agent: Line) -> Self {
+        Self { metrics, feed, agent }
+    }
+
     async fn respond(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let (head, body) = request.into_parts();
         let query = head.uri.query().unwrap_or_default();
@@ -263,14 +269,16 @@ impl Wish {
             match &*key {
                 "last" => {
                     let number = value.parse();
-                    wish.last = number.map_err(|_| format!("last is '{value}'; allowed: a number"))?;
+                    wish.last = number.map_err(|_| format!("last is '{}'; allowed: a number", value.escape_debug()))?;
                 }
                 "follow" => wish.follow = value == "1",
                 "queries" => wish.queries = value == "1",
                 _ if wish.filter.add(&key, &value)? => {}
                 _ => {
                     return Err(format!(
-                        "unknown parameter '{key}'; allowed: last, follow, queries, event, name, type, client, device, pod, verdict"
+                        "unknown parameter '{}'; allowed: last, follow, queries, event, name, type, client, device, pod, \
+                         verdict",
+                        key.escape_debug()
                     ));
                 }
             }
@@ -285,7 +293,12 @@ fn question(query: &str) -> Result<Question, String> {
         match &*key {
             "name" => name = Some(value),
             "type" => qtype = Some(value),
-            _ => return Err(format!("unknown parameter '{key}'; allowed: name, type")),
+            _ => {
+                return Err(format!(
+                    "unknown parameter '{}'; allowed: name, type",
+                    key.escape_debug()
+                ));
+            }
         }
     }
     let name = name.ok_or("parameter 'name' is missing")?;
