@@ -378,7 +378,7 @@ impl Control {
     #[inline(always)]
     pub const fn has_port(&self, port: u16) -> bool {
         const ONES: u64 = 0x0001_0001_0001_0001;
-        let others = self.ports ^ (port as u64) * ONES;
+        let others = self.ports ^ ((port as u64) * ONES);
         // Whether one of the four is zero.
         others.wrapping_sub(ONES) & !others & (ONES << 15) != 0
     }

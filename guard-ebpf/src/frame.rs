@@ -46,7 +46,7 @@ impl Frame {
                 inout(reg) at => _,
                 const MAX_OFFSET,
                 options(pure, nomem, nostack, preserves_flags)
-            )
+            );
         };
         if pointer + size_of::<T>() > self.end {
             return None;

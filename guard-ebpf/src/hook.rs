@@ -1,14 +1,15 @@
 //! A packet at a hook: its ports, then the steps of the judgement, one after the other.
 //!
 //! ```text
-//! look            every packet: has it a port on which DNS may be spoken?
-//!  '-> judge        those: read it, ask the judge. What says nothing, and has no rule to obey, passes here
-//!       '-> look_closer  the others: budgets, verdict, events, marks, answers
+//! look              every packet: has it a port on which DNS may be spoken?
+//!  |-> short::pass  those: a query that says nothing passes here
+//!  '-> walk         the others: where are the ports? Behind VLAN tags and extension headers as well
+//!       '-> judge   read it, ask the judge. What says nothing, and has no rule to obey, passes here
+//!            '-> look_closer   budgets, verdict, events, marks, answers
 //! ```
 //!
-//! The walk to the ports is done for every packet, in line. What speaks DNS goes through functions of their own: the
-//! verifier checks such a function once, for all headers that may have led to it, where it would check straight code
-//! again for each of them.
+//! Only the look is in line. All that follows goes through functions of their own: the verifier checks such a function
+//! once, for all headers that may have led to it, where it would check straight code again for each of them.
 
 use guard_common::{
     counter::Counter,

@@ -1,7 +1,8 @@
 //! The doors of dnsguard: one thin program per hook.
 //!
 //! ```text
-//! xdp, tc -> hook (ports) -> dns (message, verdict) -> bench (judge and budgets on their maps)
+//! xdp, tc -> hook (ports) -> short (what says nothing)
+//!     |          |-> dns (message, verdict) -> bench (judge and budgets on their maps)
 //!     \\          \\              \\-> event (the agent: what changed, and samples)
 //!      '---------- '-> door (how a hook reaches its packet)
 //! ```

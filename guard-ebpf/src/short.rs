@@ -1,8 +1,10 @@
 //! The short way: a query that says nothing, read, judged and passed in one go.
 //!
-//! It is for what comes most often: a plain datagram over IPv4 or IPv6 from another host to a DNS port, under a policy
-//! that leaves all to the judge, whose key nobody suspects and which goes where the last one went. Its headers lie where they always lie. All
-//! others take the long way (`hook::judge`), which decides the same of these.
+//! It is for what comes most often: a plain datagram over IPv4 or IPv6 from another host to a DNS port, under a policy that
+//! leaves all to the judge, whose key nobody suspects and which goes where the last one went. Its headers lie where they
+//! always lie. All others take the long way (`hook::walk`), which decides the same of these.
+
+use core::arch::asm;
 
 use guard_common::{
     abi::{flow_line, key_bucket},
@@ -56,13 +58,14 @@ pub(crate) fn pass<D: Door>(door: &D, control: *const Control) -> u32 {
     asked.and_then(|asked| judge(door, control, &asked)).unwrap_or(LEFT)
 }
 
-/// The headers of a datagram, where they always are.
+/// A datagram by its IP header: its addresses are folded.
 struct Datagram {
     source: u32,
     destination: u32,
     udp_at: usize,
     /// Where the IP packet ends.
     end: usize,
+    /// The counter of such queries.
     counter: usize,
 }
 
@@ -134,6 +137,7 @@ impl Datagram {
     }
 }
 
+/// Judges a query: [`PASSED`], or what it stands for, if it says nothing.
 #[inline(always)]
 fn judge<D: Door>(door: &D, control: &Control, asked: &Asked) -> Option<u32> {
     let device = door.device();
@@ -161,7 +165,10 @@ fn judge<D: Door>(door: &D, control: &Control, asked: &Asked) -> Option<u32> {
         sighting: Sighting::New,
     };
     // SAFETY: a live slot of the array. What another CPU changes meanwhile came later.
-    let slot = control.blur(unsafe { (*bucket).repeats(key, &hop, now) }?) & 7;
+    let mut slot = control.blur(unsafe { (*bucket).repeats(key, &hop, now) }?);
+    // Bounded where the optimiser cannot take the bound for something else, which verifiers before Linux 6.12 do not follow.
+    // SAFETY: a mask.
+    unsafe { asm!("{0} &= 7", inout(reg) slot, options(pure, nomem, nostack)) };
     let place = Place::new(device, D::EGRESS);
     // SAFETY: a live slot of the array. CPUs that race for it write whole words.
     let sighting = unsafe { (*line).sight(flow as u32, place, hop.plain, now, control.rapid_ticks) };

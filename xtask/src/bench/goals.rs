@@ -9,7 +9,7 @@ use crate::number::{grouped, share};
 /// How far a budget may be off.
 const EXACTNESS: f64 = 0.02;
 /// Instructions that the verifier may look at in one program.
-const INSTRUCTIONS: u32 = 100_000;
+const INSTRUCTIONS: u32 = 150_000;
 /// What the maps may take.
 const MAP_BYTES: u64 = 16 << 20;
 /// What the agent may take.
@@ -256,7 +256,7 @@ mod tests {
             ns_min: 0.0,
             ns_max: 0.0,
             ratio_to_empty,
-            verified_insns: Some(100_001),
+            verified_insns: Some(150_001),
         })
     }
 
@@ -278,7 +278,7 @@ mod tests {
         let expected = [
             ("dnsguard_xdp: not DNS, the worst of four", "1.31x", false),
             ("dnsguard_xdp: query, 20 bytes, one key", "6.00x", true),
-            ("instructions verified, the longest program", "100,001", false),
+            ("instructions verified, the longest program", "150,001", false),
         ];
         assert_eq!(
             told(&records),
