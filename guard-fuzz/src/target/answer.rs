@@ -3,14 +3,14 @@
 use etherparse::{NetHeaders, PacketHeaders, TransportHeader, UdpHeader};
 use guard_common::{
     answer::{Checksum, Plan, Remark, is_answerable},
-    packet::{Family, Packet, Transport},
+    packet::{Family, Packet},
     question::Message,
 };
 use guard_sim::random::Random;
 use guard_tests::frame::left_to_the_card;
 use hickory_proto::{op, serialize::binary::BinDecodable as _};
 
-use super::Target;
+use super::{Target, question_in};
 use crate::{
     draw,
     driver::{Verdict, wrong},
@@ -43,17 +43,9 @@ impl Target for Answer {
         let Some((how, frame)) = case.split_first() else {
             return Ok("nothing at all");
         };
-        let Ok(packet) = Packet::walk(frame) else {
-            return Ok("no ports");
-        };
-        if packet.transport == Transport::Tcp {
-            return Ok("not UDP");
-        }
-        let Some((start, end)) = packet.payload(frame) else {
-            return Ok("no payload");
-        };
-        let Ok(message) = Message::read(frame, start, end) else {
-            return Ok("no question");
+        let (packet, message) = match question_in(frame) {
+            Ok(found) => found,
+            Err(class) => return Ok(class),
         };
         if message.header.is_response() || !is_answerable(frame, &packet, &message) {
             return Ok("not to be answered");
@@ -65,7 +57,7 @@ impl Target for Answer {
         let plan = |checksum| Plan::new(frame, &packet, &message, how.rcode, how.remark, checksum);
         let (Some(whole), Some(partial)) = (plan(Checksum::Whole), plan(Checksum::Partial)) else {
             // An OPT record that the UDP length announces lies behind the end of the frame.
-            return if end > frame.len() {
+            return if message.end > frame.len() {
                 Ok("cut behind the question")
             } else {
                 wrong("no plan for a query that is there")

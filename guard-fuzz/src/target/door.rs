@@ -1,17 +1,12 @@
 //! The whole door in userspace: what it may do to a packet, whatever comes.
 
 use anyhow::Result;
-use guard_common::{
-    packet::{Packet, Transport},
-    policy::Policy,
-    question::Message,
-    spelling::NamePlace,
-};
+use guard_common::{packet::Packet, policy::Policy, spelling::NamePlace};
 use guard_native::{Fate, Way};
 use guard_sim::random::Random;
 use guard_tests::bench::Gate;
 
-use super::Target;
+use super::{Target, question_in};
 use crate::{
     driver::{Verdict, wrong},
     independent,
@@ -91,16 +86,6 @@ pub(super) const fn way(gate: Gate, device: u32) -> Way {
     }
 }
 
-/// The name of a message in a UDP datagram, if the guard reads one: where it lies, and whether it is a response.
-pub(super) fn question_in(frame: &[u8]) -> Option<(Packet, Message)> {
-    let packet = Packet::walk(frame).ok()?;
-    if packet.transport == Transport::Tcp {
-        return None;
-    }
-    let (start, end) = packet.payload(frame)?;
-    Some((packet, Message::read(frame, start, end).ok()?))
-}
-
 /// The last name that got a mark, as it is spelled with it.
 #[derive(Default)]
 pub(super) struct Spelled(Vec<u8>);
@@ -108,7 +93,7 @@ pub(super) struct Spelled(Vec<u8>);
 impl Spelled {
     /// Spells the name in a frame like this, if it is the same. A checksum over it is left out where that is allowed.
     pub(super) fn put_on(&self, frame: &mut [u8]) {
-        let Some((packet, message)) = question_in(frame) else {
+        let Ok((packet, message)) = question_in(frame) else {
             return;
         };
         let name = &mut frame[message.question.name_at..][..message.question.name_len];
@@ -123,7 +108,7 @@ impl Spelled {
     pub(super) fn note(&mut self, before: &[u8], after: &[u8]) {
         if before != after
             && before.len() == after.len()
-            && let Some((_, message)) = question_in(after)
+            && let Ok((_, message)) = question_in(after)
             && !message.header.is_response()
         {
             self.0 = after[message.question.name_at..][..message.question.name_len].to_vec();
@@ -163,7 +148,7 @@ impl Done {
 /// What is not understood passes as it came, a response passes with its letters at most in another case, and an answer
 /// goes only to who may have one, no longer than it has to be.
 pub(super) fn is_lawful(policy: &Policy, before: &[u8], fate: Fate, after: &[u8]) -> Verdict {
-    let Some((packet, message)) = question_in(before) else {
+    let Ok((packet, message)) = question_in(before) else {
         return if fate == Fate::Pass && before == after {
             Ok("")
         } else {

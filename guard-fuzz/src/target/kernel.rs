@@ -28,7 +28,8 @@ use nix::time::{ClockId, clock_gettime};
 use super::{
     Target,
     answer::is_complete,
-    door::{Done, Spelled, is_lawful, question_in, way},
+    door::{Done, Spelled, is_lawful, way},
+    question_in,
 };
 use crate::{
     driver::{Verdict, wrong},
@@ -170,7 +171,7 @@ impl Kernel {
                 "the kernel shows {samples:?}, the judge natively {natively:?}"
             )));
         }
-        if let Some((_, message)) = question_in(frame)
+        if let Ok((_, message)) = question_in(frame)
             && let Some(key) = Key::of(frame, &message.question, &secret)
         {
             let (kernel, native) = (self.bench.state(key)?, self.door.state(key).copied());
@@ -187,7 +188,10 @@ impl Kernel {
         if marked == frame || marked.len() != frame.len() {
             return Ok(Nonce::Unneeded);
         }
-        let Some((_, message)) = question_in(marked).filter(|(_, message)| !message.header.is_response()) else {
+        let Some((_, message)) = question_in(marked)
+            .ok()
+            .filter(|(_, message)| !message.header.is_response())
+        else {
             return Ok(Nonce::Unneeded);
         };
         let place = place(&message);
@@ -282,7 +286,10 @@ const fn place(message: &Message) -> NamePlace {
 
 /// Whether a query was marked whose letters are so few that another number may well leave all of them as they are.
 fn is_short_mark(before: &[u8], after: &[u8]) -> bool {
-    let Some((_, message)) = question_in(before).filter(|(_, message)| !message.header.is_response()) else {
+    let Some((_, message)) = question_in(before)
+        .ok()
+        .filter(|(_, message)| !message.header.is_response())
+    else {
         return false;
     };
     let NamePlace { at, length } = place(&message);
@@ -327,7 +334,7 @@ fn is_same(gate: Gate, before: &[u8], kernel: &[u8], native: &[u8]) -> bool {
     if kernel == native {
         return true;
     }
-    let Some((packet, message)) = question_in(before) else {
+    let Ok((packet, message)) = question_in(before) else {
         return false;
     };
     let udp_len = message.end - packet.transport_at;

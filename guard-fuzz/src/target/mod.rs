@@ -12,6 +12,10 @@ mod question;
 mod spelling;
 
 use anyhow::Result;
+use guard_common::{
+    packet::{Packet, Transport},
+    question::Message,
+};
 use guard_sim::random::Random;
 
 use crate::driver::{self, Verdict};
@@ -37,6 +41,17 @@ pub trait Target {
     fn forget(&mut self) -> Result<()> {
         Ok(())
     }
+}
+
+/// The packet and the message of a UDP datagram, if the guard reads one; else the class of a frame that has none.
+fn question_in(frame: &[u8]) -> Result<(Packet, Message), &'static str> {
+    let packet = Packet::walk(frame).map_err(|_| "no ports")?;
+    if packet.transport == Transport::Tcp {
+        return Err("not UDP");
+    }
+    let (start, end) = packet.payload(frame).ok_or("no payload")?;
+    let message = Message::read(frame, start, end).map_err(|_| "no question")?;
+    Ok((packet, message))
 }
 
 /// A target that can be made.

@@ -2,13 +2,11 @@
 
 use guard_common::{
     key::{Hashed, Secret},
-    packet::{Packet, Transport},
-    question::Message,
     spelling::{Change, NamePlace, Pattern, Respelling, Spelling as Spelled},
 };
 use guard_sim::random::Random;
 
-use super::Target;
+use super::{Target, question_in};
 use crate::{
     draw,
     driver::{Verdict, wrong},
@@ -37,17 +35,9 @@ impl Target for Spelling {
         let Some((nonce, frame)) = case.split_first_chunk() else {
             return Ok("nothing at all");
         };
-        let Ok(packet) = Packet::walk(frame) else {
-            return Ok("no ports");
-        };
-        if packet.transport == Transport::Tcp {
-            return Ok("not UDP");
-        }
-        let Some((start, end)) = packet.payload(frame) else {
-            return Ok("no payload");
-        };
-        let Ok(message) = Message::read(frame, start, end) else {
-            return Ok("no question");
+        let (_, message) = match question_in(frame) {
+            Ok(found) => found,
+            Err(class) => return Ok(class),
         };
         let place = NamePlace {
             at: message.question.name_at,
@@ -65,7 +55,7 @@ impl Target for Spelling {
         let Some(before) = read(frame) else {
             return wrong("the spelling of a name that is there cannot be read");
         };
-        let flipped = respelled(frame, place, start, Respelling::Flip(pattern))?;
+        let flipped = respelled(frame, place, message.at, Respelling::Flip(pattern))?;
         let Some(after) = read(&flipped) else {
             return wrong("the spelling of a marked name cannot be read");
         };
@@ -81,10 +71,10 @@ impl Target for Spelling {
         if (before.digest == before.flipped) != (marked == name) {
             return wrong("two spellings with one digest, or one with two");
         }
-        if respelled(&flipped, place, start, Respelling::Flip(pattern))? != frame {
+        if respelled(&flipped, place, message.at, Respelling::Flip(pattern))? != frame {
             return wrong("a mark taken off twice leaves something");
         }
-        let lowered = respelled(frame, place, start, Respelling::Lower)?;
+        let lowered = respelled(frame, place, message.at, Respelling::Lower)?;
         if lowered[place.at..place.at + place.length] != name.to_ascii_lowercase() {
             return wrong("not all letters became small");
         }
