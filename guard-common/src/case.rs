@@ -9,7 +9,7 @@ use crate::{
     marks::Found,
     packet::Packet,
     policy::Policy,
-    question::{FLAG_RD, Header, Name, Question},
+    question::{FLAG_QR, FLAG_RD, Header, Name, Question},
     spelling::NamePlace,
 };
 
@@ -43,8 +43,6 @@ pub struct Case {
     pub name_len: u16,
     /// The flags word of the header.
     pub flags: u16,
-    /// Whether it is a response.
-    pub responds: bool,
     /// Whether both ends are this very host, so that addresses tell nothing.
     pub same_host: bool,
     /// Whether the name is all small letters.
@@ -58,7 +56,7 @@ pub struct Case {
     /// The slot of `POLICIES` that it is judged by.
     pub policy: u8,
     /// Nothing.
-    pub spare: [u8; 6],
+    pub spare: [u8; 7],
 }
 
 /// Where and when a packet is seen.
@@ -142,10 +140,9 @@ impl Case {
         let (source, destination) = packet.addresses(frame)?;
         let own_index = sight.ifindex & ((1 << NAMESPACE_SHIFT) - 1);
         self.same_host = own_index == LOOPBACK_IFINDEX || source == destination;
-        self.responds = header.is_response();
         let from = (source.fold(secret), packet.source_port);
         let to = (destination.fold(secret), packet.destination_port);
-        let ends = if self.responds {
+        let ends = if header.is_response() {
             Ends::new(to, from)
         } else {
             Ends::new(from, to)
@@ -175,13 +172,13 @@ impl Case {
         key: impl Fn(&Question) -> Option<Key>,
     ) -> Option<()> {
         let (source, destination) = packet.addresses(frame)?;
-        (self.subject.client, self.subject.server) = if self.responds {
+        (self.subject.client, self.subject.server) = if self.responds() {
             (destination, source)
         } else {
             (source, destination)
         };
         self.subject.zones = [0; ZONES];
-        if self.responds || policy.zone_labels == [0; ZONES] {
+        if self.responds() || policy.zone_labels == [0; ZONES] {
             return Some(());
         }
         let name = walk(self.name_at.into())?;
@@ -246,6 +243,12 @@ impl Case {
             at: (self.name_at & 0x3ff) as usize,
             length: (self.name_len & 0xff) as usize,
         }
+    }
+
+    /// Whether it is a response.
+    #[inline(always)]
+    pub const fn responds(&self) -> bool {
+        self.flags & FLAG_QR != 0
     }
 
     /// Whether RD is set.

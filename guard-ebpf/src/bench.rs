@@ -252,21 +252,14 @@ extern "C" fn judge_query(case: *mut Case) -> u32 {
     };
     match sighting {
         Sighting::New | Sighting::Rapid => {}
-        Sighting::Retransmit => count(case, Counter::Retransmits),
+        Sighting::Retransmit => DeviceCounters::count_on(case.subject.ifindex, Counter::Retransmits),
         Sighting::Elsewhere => {
             case.subject.elsewhere = true;
             case.subject.onward = judge_turn(case.flow, place.number()) == 0;
-            count(case, Counter::SeenElsewhere);
+            DeviceCounters::count_on(case.subject.ifindex, Counter::SeenElsewhere);
         }
     }
     if passes { QUIET } else { LOUD }
-}
-
-#[inline(always)]
-fn count(case: &Case, counter: Counter) {
-    if let Some(counters) = DeviceCounters::of(case.subject.ifindex) {
-        counters.count(counter);
-    }
 }
 
 /// What a query comes to that may say something.

@@ -86,9 +86,7 @@ pub(crate) fn show(frame: &Frame, desk: *const Desk, kind: u32, weight: u32) {
     let Some(desk) = (unsafe { desk.as_ref() }) else { return };
     let case = &desk.case;
     let Some(mut entry) = SAMPLES.reserve(0) else {
-        if let Some(counters) = DeviceCounters::of(case.subject.ifindex) {
-            counters.count(Counter::SamplesLost);
-        }
+        DeviceCounters::count_on(case.subject.ifindex, Counter::SamplesLost);
         return;
     };
     let sample: *mut Sample = entry.as_mut_ptr();

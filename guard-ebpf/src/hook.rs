@@ -68,14 +68,10 @@ pub(crate) fn walk<D: Door>(door: &D, passed: u32) -> u32 {
 /// Lets a packet go on whose ports were not found.
 #[inline(always)]
 fn pass_unread<D: Door>(door: &D, stop: Stop) -> u32 {
-    if !matches!(stop, Stop::Other)
-        && let Some(counters) = DeviceCounters::of(door.device())
-    {
-        counters.count(if matches!(stop, Stop::Fragment) {
-            Counter::Fragments
-        } else {
-            Counter::BadHeader
-        });
+    match stop {
+        Stop::Other => {}
+        Stop::Fragment => DeviceCounters::count_on(door.device(), Counter::Fragments),
+        Stop::Malformed => DeviceCounters::count_on(door.device(), Counter::BadHeader),
     }
     if D::EGRESS
         && let Some(control) = CONTROL.get(0)
@@ -114,9 +110,7 @@ pub(crate) fn judge<D: Door>(door: &D, headers: Headers, link: u32, passed: u32)
     let desk = unsafe { &mut *desk };
     let now_ns = bench::now_ns(policy);
     if now_ns >= control.lease_until_ns {
-        if let Some(counters) = DeviceCounters::of(door.device()) {
-            counters.count(Counter::LeaseOver);
-        }
+        DeviceCounters::count_on(door.device(), Counter::LeaseOver);
         return pass(door, link, slot);
     }
     desk.case.now_ns = now_ns;
@@ -154,12 +148,11 @@ pub(crate) fn judge<D: Door>(door: &D, headers: Headers, link: u32, passed: u32)
 
 #[inline(always)]
 fn count_query<D: Door>(door: &D, packet: &Packet) {
-    if let Some(counters) = DeviceCounters::of(door.device()) {
-        counters.count(match packet.family {
-            Family::V4 => Counter::QueriesV4,
-            Family::V6 => Counter::QueriesV6,
-        });
-    }
+    let counter = match packet.family {
+        Family::V4 => Counter::QueriesV4,
+        Family::V6 => Counter::QueriesV6,
+    };
+    DeviceCounters::count_on(door.device(), counter);
 }
 
 /// Looks closer at a packet that was read, and carries out what comes of it.
@@ -245,13 +238,12 @@ fn count_response(desk: &mut Desk, read: u32) {
     let settled = bench::settle(desk.case.flow);
     desk.case.settled = settled.number() as u8;
     desk.case.asked = settled.asked;
-    if let Some(counters) = DeviceCounters::of(desk.case.subject.ifindex) {
-        counters.count(if read == dns::ANSWER {
-            Counter::Answers
-        } else {
-            Counter::Errors
-        });
-    }
+    let counter = if read == dns::ANSWER {
+        Counter::Answers
+    } else {
+        Counter::Errors
+    };
+    DeviceCounters::count_on(desk.case.subject.ifindex, counter);
 }
 
 /// Marks a query that goes on, if there is room to remember how to undo it.
@@ -259,9 +251,8 @@ fn count_response(desk: &mut Desk, read: u32) {
 fn mark<D: Door>(door: &D, headers: Headers, desk: &mut Desk) {
     let nonce = desk.nonce;
     let marked = bench::remember(desk) && door.respell(headers, desk, Found { nonce, own: true });
-    if let Some(counters) = DeviceCounters::of(desk.case.subject.ifindex) {
-        counters.count(if marked { Counter::Marked } else { Counter::NotMarked });
-    }
+    let counter = if marked { Counter::Marked } else { Counter::NotMarked };
+    DeviceCounters::count_on(desk.case.subject.ifindex, counter);
 }
 
 /// Gives the question of a response the spelling back that its client sent, if a mark has changed it: its own mark, or
@@ -274,9 +265,8 @@ fn restore<D: Door>(door: &D, headers: Headers, desk: &mut Desk) {
     if let Some(found) = Found::from_number(bench::find_mark(desk))
         && desk.case.is_to_be_respelled(found)
         && door.respell(headers, desk, found)
-        && let Some(counters) = DeviceCounters::of(desk.case.subject.ifindex)
     {
-        counters.count(Counter::Restored);
+        DeviceCounters::count_on(desk.case.subject.ifindex, Counter::Restored);
     }
 }
 

@@ -89,6 +89,14 @@ impl DeviceCounters {
         COUNTERS.get_ptr_mut(guard_common::abi::device_slot(ifindex)).map(Self)
     }
 
+    /// Adds one to a counter of an interface.
+    #[inline(always)]
+    pub(crate) fn count_on(ifindex: u32, counter: Counter) {
+        if let Some(counters) = Self::of(ifindex) {
+            counters.count(counter);
+        }
+    }
+
     /// Adds one to a counter.
     #[inline(always)]
     pub(crate) fn count(self, counter: Counter) {

@@ -124,9 +124,7 @@ impl<const EGRESS: bool> Door for TcDoor<EGRESS> {
     #[inline(always)]
     fn answer(&self, headers: Headers, remark: u32) -> u32 {
         if tc_answer(self.0, headers.offsets, remark) == 0 {
-            if let Some(counters) = DeviceCounters::of(self.device()) {
-                counters.count(Counter::AnswerFailed);
-            }
+            DeviceCounters::count_on(self.device(), Counter::AnswerFailed);
             return Self::DROP;
         }
         // A packet that came in goes out again; one that was going out comes in.

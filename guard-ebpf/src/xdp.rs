@@ -91,9 +91,7 @@ impl Door for XdpDoor {
     #[inline(always)]
     fn answer(&self, headers: Headers, remark: u32) -> u32 {
         if xdp_answer(self.0, headers.offsets, remark) == 0 {
-            if let Some(counters) = DeviceCounters::of(self.device()) {
-                counters.count(Counter::AnswerFailed);
-            }
+            DeviceCounters::count_on(self.device(), Counter::AnswerFailed);
             return Self::DROP;
         }
         XDP_TX

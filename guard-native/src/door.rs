@@ -291,12 +291,11 @@ const EMPTY: Case = Case {
     name_at: 0,
     name_len: 0,
     flags: 0,
-    responds: false,
     same_host: false,
     plain: false,
     sighting: 0,
     asked: false,
     settled: 0,
     policy: 0,
-    spare: [0; 6],
+    spare: [0; 7],
 };

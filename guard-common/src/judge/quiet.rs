@@ -15,26 +15,21 @@ impl KeyState {
         if !self.is_quiet(hop) {
             return false;
         }
-        let idle_ticks = now.since(self.touched);
         let is_asked = self.is_asked(now);
         if matches!(hop.sighting, Sighting::Elsewhere) {
-            if !is_asked {
-                return false;
+            if is_asked {
+                (self.touched, self.since) = (now, now);
             }
-        } else if is_asked {
-            if !self.goes_there_again(hop) {
-                return false;
-            }
-            self.hops = self.hops.saturating_add(1);
-            self.step_on(hop, self.last.index(), evidence::KNOWN);
-        } else {
-            if !self.begins(hop, idle_ticks) {
-                return false;
-            }
-            self.hops = 1;
+            return is_asked;
         }
-        (self.touched, self.since) = (now, now);
-        true
+        if is_asked {
+            let repeats = self.goes_there_again(hop);
+            if repeats {
+                self.note_repeat(hop, now);
+            }
+            return repeats;
+        }
+        self.begins(hop, now)
     }
 
     /// Whether a query that was not seen elsewhere says nothing because it goes to the only server that has been asked, and
@@ -70,7 +65,8 @@ impl KeyState {
     /// Puts down the first query of a key that has not been asked for lately, or not since its last answer. False, with
     /// nothing changed, if it goes to another server than the first that is remembered.
     #[inline(always)]
-    fn begins(&mut self, hop: &Hop, idle_ticks: u32) -> bool {
+    fn begins(&mut self, hop: &Hop, now: Ticks) -> bool {
+        let idle_ticks = now.since(self.touched);
         let ladder = self.ladder;
         if idle_ticks > evidence::CALM_TICKS {
             self.ladder = evidence::Ladder::default();
@@ -82,6 +78,8 @@ impl KeyState {
         if idle_ticks > evidence::FORGET_TICKS {
             self.forget_spelling();
         }
+        self.hops = 1;
+        (self.touched, self.since) = (now, now);
         true
     }
 }
