@@ -14,7 +14,7 @@
 use crate::{
     bytes::{Bytes, BytesMut},
     packet::{Family, Packet},
-    question::{FLAG_OPCODE, FLAG_QR, FLAG_RD, HEADER_LEN, Message, TYPE_OPT},
+    question::{ANCOUNT_AT, FLAG_OPCODE, FLAG_QR, FLAG_RD, HEADER_LEN, Message, TYPE_OPT},
 };
 
 const FLAG_RA: u16 = 0x0080;
@@ -123,7 +123,7 @@ pub enum Checksum {
 /// answer would have to leave out or reverse.
 #[inline(always)]
 pub fn is_answerable<B: Bytes + ?Sized>(frame: &B, packet: &Packet, message: &Message) -> bool {
-    !packet.has_ip_options() && frame.ne32(message.at + 6) == Some(0)
+    !packet.has_ip_options() && frame.ne32(message.at + ANCOUNT_AT) == Some(0)
 }
 
 /// Whether the UDP checksum in `frame` is one that the sending side has yet to complete.

@@ -168,6 +168,14 @@ impl FlowLine {
         }
     }
 
+    /// Forgets a flow that was just seen here, and not elsewhere: it does not go on.
+    #[inline(always)]
+    pub const fn forget_last(&mut self, digest: u32) {
+        if (self.entries[0] >> 32) as u32 == digest {
+            self.entries[0] = 0;
+        }
+    }
+
     /// Notes that a query of the flow goes on with a mark.
     #[inline(always)]
     pub fn mark(&mut self, digest: u32) {

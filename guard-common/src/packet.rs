@@ -261,20 +261,7 @@ impl Packet {
     /// Source and destination address.
     #[inline(always)]
     pub fn addresses<B: Bytes + ?Sized>(&self, frame: &B) -> Option<(Address, Address)> {
-        let at = self.ip_at;
-        match self.family {
-            Family::V4 => {
-                let both = frame.le64(at + 12)?;
-                Some((
-                    Address::v4((both as u32).to_le()),
-                    Address::v4(((both >> 32) as u32).to_le()),
-                ))
-            }
-            Family::V6 => {
-                let [first, second, third, fourth] = frame.le64s(at + 8)?;
-                Some((Address::v6(first, second), Address::v6(third, fourth)))
-            }
-        }
+        addresses_at(frame, self.ip_at, self.family)
     }
 
     /// Whether anything lies between the fixed IP header and the transport header.
@@ -285,6 +272,24 @@ impl Packet {
             Family::V6 => Ipv6Hdr::LEN,
         };
         self.transport_at != self.ip_at + fixed
+    }
+}
+
+/// Source and destination address in an IP header of this family that begins at `at`.
+#[inline(always)]
+pub fn addresses_at<B: Bytes + ?Sized>(frame: &B, at: usize, family: Family) -> Option<(Address, Address)> {
+    match family {
+        Family::V4 => {
+            let both = frame.le64(at + 12)?;
+            Some((
+                Address::v4((both as u32).to_le()),
+                Address::v4(((both >> 32) as u32).to_le()),
+            ))
+        }
+        Family::V6 => {
+            let [first, second, third, fourth] = frame.le64s(at + 8)?;
+            Some((Address::v6(first, second), Address::v6(third, fourth)))
+        }
     }
 }
 

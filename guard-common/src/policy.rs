@@ -270,6 +270,12 @@ impl Policy {
         Action::from_u32(self.action)
     }
 
+    /// Whether every query that is held is dropped, whoever sends it.
+    #[inline(always)]
+    pub const fn drops_what_is_held(&self) -> bool {
+        matches!((self.mode(), self.action()), (Mode::Enforce, Action::Drop)) && self.allowed_count == 0
+    }
+
     /// Sets how many answers there are: for one client in a hold, and for all clients in a hold; the same for each budget
     /// in a second.
     pub fn limit_answers(&mut self, per_client: u32, per_hold: u32) {
@@ -334,15 +340,19 @@ pub struct Control {
     pub port_bits: u64,
     /// A repeat of the same query within fewer ticks is no client's; as in the policy.
     pub rapid_ticks: u32,
-    /// Whether a query that says nothing may take the short way: 0 or 1. Nothing but the judge has a say on it then, the
-    /// coarse clock will do, and no more ports speak DNS than stand here.
+    /// Whether a query that says nothing may take the short way: 0 or 1. Nothing but the judge and budgets that do not ask
+    /// for zones have a say on it then, the coarse clock will do, and no more ports speak DNS than stand here.
     pub is_short: u32,
     /// Ports on which DNS is spoken, sixteen bits each, the last of them again where there are fewer.
     pub ports: u64,
     /// Zero, which only the kernel's verifier does not know.
     pub zero: u64,
+    /// The most ticks that a hold or a test lasts; as in the policy.
+    pub longest_ticks: u32,
+    /// Whether the policy has budgets that the short way charges: 0, 1, or [`Control::ONE_ROW_FOR_ANY_KEY`].
+    pub has_rows: u32,
     /// Nothing.
-    pub rest: [u64; 5],
+    pub rest: [u64; 4],
 }
 
 const _: () = assert!(size_of::<Control>() == 128);
@@ -351,11 +361,15 @@ const _: () = assert!(size_of::<Control>() == 128);
 const SHORT_PORTS: u32 = 4;
 
 impl Control {
+    /// There is one budget, and it limits every question by itself.
+    pub const ONE_ROW_FOR_ANY_KEY: u32 = 2;
+
     /// Takes from a policy what is asked of every packet.
     pub fn summarise(&mut self, policy: &Policy) {
         self.has_links = !policy.link.is_empty() as u32;
         self.port_bits = policy.ports.iter().fold(0, |bits, word| bits | word);
         self.rapid_ticks = policy.rapid_ticks;
+        self.longest_ticks = policy.rules.longest_ticks();
         let mut ports = (0..=u16::MAX).filter(|port| policy.has_port(*port));
         let mut last = 0;
         self.ports = 0;
@@ -363,8 +377,13 @@ impl Control {
             last = ports.next().unwrap_or(last);
             self.ports = self.ports << 16 | u64::from(last);
         }
-        let is_short = policy.is_without_rules() && policy.link.is_empty() && policy.fine_clock == 0;
-        self.is_short = (is_short && ports.next().is_none()) as u32;
+        let is_long = !policy.hygiene.is_empty() || !policy.link.is_empty() || policy.zone_labels != [0; ZONES];
+        self.is_short = (!is_long && policy.fine_clock == 0 && ports.next().is_none()) as u32;
+        self.has_rows = match &policy.rows[..policy.row_count as usize] {
+            [] => 0,
+            [row] if row.is_for_any_key() => Self::ONE_ROW_FOR_ANY_KEY,
+            _ => 1,
+        };
     }
 
     /// The same number, of which the kernel's verifier knows nothing any more: it would check what comes after once for each

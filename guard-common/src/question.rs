@@ -6,6 +6,8 @@ use crate::bytes::Bytes;
 
 /// Bytes of a DNS header.
 pub const HEADER_LEN: usize = 12;
+/// Where ANCOUNT and NSCOUNT lie in it: in an ordinary query both are 0.
+pub const ANCOUNT_AT: usize = 6;
 /// Bytes of the longest name in wire form, its root label included (RFC 1035 section 2.3.4).
 pub const MAX_NAME_LEN: usize = 255;
 /// Labels of the longest name: 127 of one byte each, and the root.

@@ -8,16 +8,16 @@ use aya_ebpf::helpers::generated::{
 use guard_common::{
     abi::{allowance_slot, flow_line, key_bucket, mark_line, meter_line},
     address::Address,
-    budget,
+    budget::{self, Row},
     case::Case,
     counter::Counter,
     flow::{Place, Settled, Sighting},
-    judge::{Ruling, Spelled},
+    judge::{Hop, Ruling, Spelled},
     key::Key,
     marks::{Found, Look, Room},
-    policy::{MAX_ROWS, Policy, Ranges},
+    policy::{Action, MAX_ROWS, Mode, Policy, Ranges},
     remedy::{Held, Reason, Shed, Verdict, client_tag, remedy, remedy_of_shed},
-    sample::Kind,
+    sample::{Kind, Sampler},
     spelling::Change,
     time::Ticks,
 };
@@ -63,6 +63,13 @@ pub(crate) fn query(case: &mut Case) -> u32 {
     judge_query(case)
 }
 
+/// Takes in a query that begins: false if there is no room for its key.
+#[inline(always)]
+pub(crate) fn begin(key: Key, hop: &Hop, now: Ticks) -> bool {
+    let (ends, rest) = hop.pack();
+    judge_begin(key.0, ends, rest, now.0) == 1
+}
+
 /// Judges a query that may say something: [`RULED`], or [`QUIET`] if there is no room for its key.
 #[inline(always)]
 pub(crate) fn hop(case: &Case, ruling: &mut Ruling) -> u32 {
@@ -106,6 +113,15 @@ pub(crate) fn settle(flow: u64) -> Settled {
     Settled::from_number(judge_settle(flow))
 }
 
+/// Forgets the flow that this CPU has just seen, and seen nowhere else before.
+#[inline(always)]
+pub(crate) fn forget_last(flow: u64) {
+    if let Some(line) = FLOWS.get_ptr_mut(flow_line(flow)) {
+        // SAFETY: a live slot of the array. CPUs that race for it write whole words.
+        unsafe { (*line).forget_last(flow as u32) };
+    }
+}
+
 /// Forgets that the client of a response waits for it, whatever port and ID it has asked with.
 #[inline(always)]
 pub(crate) fn settle_pending(case: &Case) {
@@ -120,10 +136,10 @@ pub(crate) fn failed(case: &Case) {
     judge_failure(case);
 }
 
-/// What becomes of a held query.
+/// What becomes of a held query of `key`, whose hold ends at `until`. `client` is the digest of who asks.
 #[inline(always)]
-pub(crate) fn sentence(held: &Held, case: &Case, ruling: &Ruling) -> (Verdict, Reason) {
-    let packed = judge_sentence(held, case, ruling);
+pub(crate) fn sentence(held: &Held, key: Key, client: u16, until: Ticks, slot: u32) -> (Verdict, Reason) {
+    let packed = judge_sentence(held, key.0, client.into(), until.0, slot);
     (Verdict::from_u8(packed as u8), Reason::from_u8((packed >> 8) as u8))
 }
 
@@ -156,6 +172,53 @@ pub(crate) fn sheds(policy: &Policy, desk: &mut Desk, link: u32) -> bool {
     desk.shed.is_shed()
 }
 
+/// Asks the budgets alone. Whether one of them sheds the query, or would.
+#[inline(always)]
+pub(crate) fn exceeds_rows(desk: &mut Desk) -> bool {
+    judge_rows(&desk.case, &mut desk.shed);
+    desk.shed.is_shed()
+}
+
+/// Asks the only budget, which limits every question. Whether it sheds the one on the desk, or would.
+#[inline(always)]
+pub(crate) fn exceeds_row_of_key(desk: &mut Desk) -> bool {
+    let case = &desk.case;
+    let (Some(control), Some(policy)) = (CONTROL.get(0), policy(case.policy.into())) else {
+        return false;
+    };
+    let Some(row) = policy.row(0) else { return false };
+    let Some(tag) = row.tag_of_key(case.subject.key, case.subject.egress, &control.secret) else {
+        return false;
+    };
+    let within = judge_meter(tag, 0, case.now_ns, case.packets, case.policy.into()) == 1;
+    count_row(policy, 0, within);
+    if !within {
+        desk.shed = by_row(0, row);
+    }
+    !within
+}
+
+/// Whether what lies on the desk, which a budget sheds, is dropped without the agent being shown it; then the draw is
+/// done.
+#[inline(always)]
+pub(crate) fn drops_unseen(desk: &Desk) -> bool {
+    let (case, shed) = (&desk.case, &desk.shed);
+    let (Some(control), Some(policy)) = (CONTROL.get(0), policy(case.policy.into())) else {
+        return false;
+    };
+    if shed.observes || !matches!((policy.mode(), shed.action), (Mode::Enforce, Action::Drop)) {
+        return false;
+    }
+    match draft(Kind::Shed, Ticks::from_ns(case.now_ns), case.flow, control.sample_quota) {
+        Some((0, sampler, here)) => {
+            // SAFETY: a live slot of this CPU.
+            unsafe { *here = sampler };
+            true
+        }
+        _ => false,
+    }
+}
+
 /// Asks the link-local budget alone, for a packet that opens a TCP connection to a DNS port.
 #[inline(always)]
 pub(crate) fn sheds_connection(desk: &mut Desk, link: u32) -> bool {
@@ -176,18 +239,15 @@ pub(crate) fn draw(kind: Kind, case: &Case) -> u32 {
     judge_draw(kind as u32, Ticks::from_ns(case.now_ns).0, case.flow)
 }
 
-/// The same in line.
+/// The same in line, with nothing changed yet: what came of it, and the sampler as it is afterwards, with its place.
 #[inline(always)]
-pub(crate) fn draw_at(kind: Kind, now: Ticks, flow: u64, quota: u32) -> u32 {
-    let Some(sampler) = SAMPLERS.get_ptr_mut(kind as u32 & 1) else {
-        return 0;
-    };
+pub(crate) fn draft(kind: Kind, now: Ticks, flow: u64, quota: u32) -> Option<(u32, Sampler, *mut Sampler)> {
+    let here = SAMPLERS.get_ptr_mut(kind as u32 & 1)?;
     // SAFETY: a live slot of this CPU.
-    let weight = unsafe {
-        let random = (*sampler).random(flow);
-        (*sampler).draw(now, quota, || random)
-    };
-    weight.unwrap_or(0)
+    let mut sampler = unsafe { *here };
+    let random = sampler.random(flow);
+    let weight = sampler.draw(now, quota, || random).unwrap_or(0);
+    Some((weight, sampler, here))
 }
 
 /// The moment on the coarse clock.
@@ -260,6 +320,24 @@ extern "C" fn judge_query(case: *mut Case) -> u32 {
         }
     }
     if passes { QUIET } else { LOUD }
+}
+
+/// Takes in a query that begins, and was not seen elsewhere.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_begin(key: u64, ends: u64, rest: u32, now: u32) -> u32 {
+    let key = Key(key);
+    let Some(bucket) = KEYS.get_ptr_mut(key_bucket(key)) else {
+        return 0;
+    };
+    let hop = Hop::unpack(ends, rest, Sighting::New);
+    // SAFETY: as above.
+    unsafe {
+        bpf_spin_lock((&raw mut (*bucket).lock).cast());
+        let has_room = (*bucket).begin(key, &hop, Ticks(now));
+        bpf_spin_unlock((&raw mut (*bucket).lock).cast());
+        has_room as u32
+    }
 }
 
 /// What a query comes to that may say something.
@@ -475,18 +553,16 @@ extern "C" fn judge_failure(case: *const Case) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn judge_sentence(held: *const Held, case: *const Case, ruling: *const Ruling) -> u32 {
+extern "C" fn judge_sentence(held: *const Held, key: u64, client: u32, until: u32, slot: u32) -> u32 {
     // SAFETY: as above.
-    let (Some(held), Some(case), Some(ruling)) = (unsafe { (held.as_ref(), case.as_ref(), ruling.as_ref()) }) else {
+    let Some(held) = (unsafe { held.as_ref() }) else {
         return 0;
     };
-    let Some(policy) = policy(case.policy.into()) else {
-        return 0;
-    };
+    let Some(policy) = policy(slot) else { return 0 };
     let Some(control) = CONTROL.get(0) else { return 0 };
-    let (verdict, reason) = remedy(policy, case.subject.key, held, || {
-        let tag = client_tag(case.subject.key, case.client.address, &control.secret);
-        judge_spend(tag, ruling.until.0, policy.answers_per_client) == 1
+    let (verdict, reason) = remedy(policy, Key(key), held, || {
+        let tag = client_tag(Key(key), client as u16, &control.secret);
+        judge_spend(tag, until, policy.answers_per_client) == 1
     });
     verdict as u32 | (reason as u32) << 8
 }
@@ -632,6 +708,16 @@ extern "C" fn judge_row(case: *const Case, index: u32, shed: *mut Shed) -> u32 {
         return 0;
     }
     let within = judge_meter(tag, index, case.now_ns, case.packets, case.policy.into()) == 1;
+    count_row(policy, index, within);
+    if within {
+        return PASSES;
+    }
+    decided(shed, by_row(index, row))
+}
+
+/// Counts what a row has said of a query.
+#[inline(always)]
+fn count_row(policy: &Policy, index: u32, within: bool) {
     if let Some(count) = ROWS.get_ptr_mut(policy.row_slot(index)) {
         // SAFETY: a live slot of this CPU.
         unsafe {
@@ -642,16 +728,17 @@ extern "C" fn judge_row(case: *const Case, index: u32, shed: *mut Shed) -> u32 {
             }
         }
     }
-    if within {
-        return PASSES;
-    }
-    let by = Shed {
+}
+
+/// What is shed by a row.
+#[inline(always)]
+const fn by_row(index: u32, row: &Row) -> Shed {
+    Shed {
         row: index,
         reason: Reason::Budget,
         action: row.action(),
         observes: row.observes(),
-    };
-    decided(shed, by)
+    }
 }
 
 /// The tag of the bucket that a row charges a query to; 0 if it is not about it.
@@ -805,7 +892,14 @@ extern "C" fn judge_pending(flow: u64, now: u32) -> u32 {
 #[inline(never)]
 extern "C" fn judge_draw(kind: u32, now: u32, flow: u64) -> u32 {
     match CONTROL.get(0) {
-        Some(control) => draw_at(Kind::from_u8(kind as u8), Ticks(now), flow, control.sample_quota),
+        Some(control) => match draft(Kind::from_u8(kind as u8), Ticks(now), flow, control.sample_quota) {
+            Some((weight, sampler, here)) => {
+                // SAFETY: a live slot of this CPU.
+                unsafe { *here = sampler };
+                weight
+            }
+            None => 0,
+        },
         None => 0,
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     door::{Door, Headers},
     event::{self, Sighted},
     maps::{CONTROL, DeviceCounters},
+    short::Answered,
     step::READABLE,
 };
 
@@ -37,6 +38,10 @@ pub(crate) const QUIET: u32 = 0x1_0006;
 pub(crate) const LOUD: u32 = 0x1_0007;
 /// What he says of one whose ruling is on the desk.
 pub(crate) const RULED: u32 = 0x1_0008;
+/// What the short way says of a query that says nothing, and is within its budgets.
+pub(crate) const WITHIN: u32 = 0x1_0009;
+/// What it says of one for which they have no room.
+pub(crate) const OVER: u32 = 0x1_000a;
 /// What [`segment`] returns for a TCP segment that opens a connection to a DNS port.
 pub(crate) const CONNECTION: u32 = 0x1_0004;
 
@@ -185,7 +190,13 @@ pub(crate) fn act<D: Door>(door: &D, headers: Headers, desk: *mut Desk) -> u32 {
     let verdict = if ruling.held || desk.shed.is_shed() {
         held.trusted = bench::trusts(&source, headers.slot());
         let (verdict, reason) = if ruling.held {
-            bench::sentence(&held, &desk.case, ruling)
+            bench::sentence(
+                &held,
+                desk.case.subject.key,
+                desk.case.client.address,
+                ruling.until,
+                headers.slot(),
+            )
         } else {
             (bench::sentence_of_shed(&held, desk), desk.shed.reason)
         };
@@ -209,6 +220,17 @@ pub(crate) fn act<D: Door>(door: &D, headers: Headers, desk: *mut Desk) -> u32 {
         Verdict::Drop => DROP,
         Verdict::Pass | Verdict::WouldAnswer | Verdict::WouldDrop => PASS,
     }
+}
+
+/// Plans the answer to a held query that took the short way. `None` if the packet is not what it was.
+#[inline(always)]
+pub(crate) fn plan_short<D: Door>(door: &D, answered: Answered) -> Option<Plan> {
+    let frame = door.frame();
+    let packet = answered.packet(&frame)?;
+    let message = answered.message(&frame, &packet)?;
+    let checksum = door.checksum(&frame, &packet, message.end - packet.transport_at);
+    let rcode = bench::policy(answered.slot())?.rcode;
+    Plan::new(&frame, &packet, &message, rcode, Remark::Held, checksum)
 }
 
 /// Plans the answer to the query in the packet. `None` if the packet is not what it was.

@@ -69,6 +69,13 @@ pub(crate) trait Door {
     /// `short::pass` behind a function call.
     fn pass_short(&self, control: &Control) -> u32;
 
+    /// `short::charge` behind a function call.
+    fn charge_short(&self, passed: u32) -> u32;
+
+    /// Makes a packet the answer that `short::pass` wants ([`crate::short::Answered`]), and sends it back; tells what the
+    /// program is to return.
+    fn answer_short(&self, answered: u32) -> u32;
+
     /// `hook::walk` behind a function call.
     fn walk(&self, passed: u32) -> u32;
 

@@ -39,10 +39,18 @@ pub(crate) fn look<D: Door>(door: &D) -> u32 {
         Glance::Other => D::PASS,
         Glance::Unclear => door.walk(short::LEFT),
         Glance::Ports(ports) => match CONTROL.get(0) {
-            Some(control) if control.may_be_dns((ports >> 16) as u16, ports as u16) => match door.pass_short(control) {
-                short::PASSED => D::PASS,
-                weight => door.walk(weight),
-            },
+            Some(control) if control.may_be_dns((ports >> 16) as u16, ports as u16) => {
+                let mut passed = door.pass_short(control);
+                if passed & short::CHARGED != 0 {
+                    passed = door.charge_short(passed);
+                }
+                match passed {
+                    short::PASSED => D::PASS,
+                    short::DROPPED => D::DROP,
+                    answered if answered & short::ANSWERED != 0 => door.answer_short(answered),
+                    left => door.walk(left),
+                }
+            }
             _ => D::PASS,
         },
     }
@@ -128,9 +136,14 @@ pub(crate) fn judge<D: Door>(door: &D, headers: Headers, link: u32, passed: u32)
         return door.look_closer(headers, link, read);
     }
     if passed != short::LEFT {
-        // It has been judged and drawn.
-        desk.weight = passed;
-        return door.look_closer(headers, link, dns::QUIET);
+        // It has been judged, drawn and charged.
+        desk.weight = passed & !short::SHED;
+        let judged = if passed & short::SHED == 0 {
+            dns::WITHIN
+        } else {
+            dns::OVER
+        };
+        return door.look_closer(headers, link, judged);
     }
     count_query(door, &packet);
     let mut judged = bench::query(&mut desk.case);
@@ -164,7 +177,9 @@ pub(crate) fn look_closer<D: Door>(door: &D, headers: Headers, link: u32, read: 
     };
     // SAFETY: as above.
     let desk = unsafe { &mut *desk };
-    desk.shed = Shed::NOTHING;
+    if read != dns::OVER {
+        desk.shed = Shed::NOTHING;
+    }
     desk.verdict = Verdict::Pass as u32;
     if read != dns::RULED {
         desk.ruling.held = false;
@@ -187,6 +202,12 @@ pub(crate) fn look_closer<D: Door>(door: &D, headers: Headers, link: u32, read: 
                 worth_acting |= door.spell(desk) && bench::spelled(desk);
             }
             bench::sheds(policy, desk, link) || worth_acting
+        }
+        dns::WITHIN | dns::OVER => {
+            if !door.fill_subject(headers, &mut desk.case) {
+                return D::PASS;
+            }
+            read == dns::OVER
         }
         dns::ANSWER | dns::ERROR => {
             count_response(desk, read);

@@ -9,13 +9,13 @@ use aya_ebpf::{
 use guard_common::{
     abi::{ALLOWANCE_SLOTS, DEVICE_SLOTS, EVENT_BYTES, FLOW_LINES, KEY_BUCKETS, MARK_LINES, METER_LINES, SAMPLE_BYTES},
     budget::{LinkBudget, MAX_LINKS, MeterLine, Service},
-    counter::{COUNTERS as COUNTER_ROOM, Counter, Counters, RowCount, link_index},
+    counter::{COUNTERS as COUNTER_ROOM, Counter, Counters, RowCount, action_index, link_index},
     event::Event,
     flow::FlowLine,
     judge::{Evidence, KeyBucket, Note, Ruling},
     marks::MarkLine,
     policy::{Control, MAX_ROWS, Policy},
-    remedy::Allowance,
+    remedy::{Allowance, Reason, Verdict},
     sample::{Sample, Sampler},
 };
 
@@ -94,6 +94,14 @@ impl DeviceCounters {
     pub(crate) fn count_on(ifindex: u32, counter: Counter) {
         if let Some(counters) = Self::of(ifindex) {
             counters.count(counter);
+        }
+    }
+
+    /// Adds one to the counter of a verdict other than `Pass` on an interface.
+    #[inline(always)]
+    pub(crate) fn count_action_on(ifindex: u32, verdict: Verdict, reason: Reason) {
+        if let Some(counters) = Self::of(ifindex) {
+            counters.count_at(action_index(verdict, reason));
         }
     }
 

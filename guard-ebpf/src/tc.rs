@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_l4_csum_replace, bpf_redirect, bpf_skb_change_tail, bpf_skb_pull_data},
 };
 use guard_common::{
-    answer::{Checksum, checksum_state},
+    answer::{Checksum, Plan, checksum_state},
     case::Case,
     counter::Counter,
     key::Hashed,
@@ -25,7 +25,8 @@ use crate::{
     frame::Frame,
     hook,
     maps::DeviceCounters,
-    short, step,
+    short::{self, Answered},
+    step,
 };
 
 /// Others in the chain run (`TC_ACT_UNSPEC`, and `TCX_NEXT`: include/uapi/linux/bpf.h).
@@ -123,14 +124,17 @@ impl<const EGRESS: bool> Door for TcDoor<EGRESS> {
 
     #[inline(always)]
     fn answer(&self, headers: Headers, remark: u32) -> u32 {
-        if tc_answer(self.0, headers.offsets, remark) == 0 {
-            DeviceCounters::count_on(self.device(), Counter::AnswerFailed);
-            return Self::DROP;
-        }
-        // A packet that came in goes out again; one that was going out comes in.
-        let flags = if EGRESS { INTO_RECEIVE_PATH } else { 0 };
-        // SAFETY: only numbers.
-        unsafe { bpf_redirect(self.ifindex(), flags) as u32 }
+        self.sent(tc_answer(self.0, headers.offsets, remark))
+    }
+
+    #[inline(always)]
+    fn charge_short(&self, passed: u32) -> u32 {
+        tc_charge_short(self.0, passed)
+    }
+
+    #[inline(always)]
+    fn answer_short(&self, answered: u32) -> u32 {
+        self.sent(tc_answer_short(self.0, answered))
     }
 
     #[inline(always)]
@@ -229,6 +233,34 @@ impl<const EGRESS: bool> Door for TcDoor<EGRESS> {
     #[inline(always)]
     fn show(&self, desk: &Desk, kind: Kind, weight: u32) {
         tc_show(self.0, desk, kind as u32, weight);
+    }
+}
+
+impl<const EGRESS: bool> TcDoor<EGRESS> {
+    /// What the program is to return for a packet that is its answer now, if `written` is not 0.
+    #[inline(always)]
+    fn sent(&self, written: u32) -> u32 {
+        if written == 0 {
+            DeviceCounters::count_on(self.device(), Counter::AnswerFailed);
+            return Self::DROP;
+        }
+        // A packet that came in goes out again; one that was going out comes in.
+        let flags = if EGRESS { INTO_RECEIVE_PATH } else { 0 };
+        // SAFETY: only numbers.
+        unsafe { bpf_redirect(self.ifindex(), flags) as u32 }
+    }
+
+    /// Gives the packet the length of the answer, and writes that. `None` if it fails.
+    #[inline(always)]
+    fn write(&self, plan: &Plan) -> Option<()> {
+        let length = plan.frame_len();
+        // SAFETY: the context of this call. The helper makes the whole packet linear and writable; one that has its length
+        // and is linear is writable from the beginning (`bpf_unclone_prologue`, net/core/filter.c).
+        let has_length = self.frame().len() == length && unsafe { (*self.0).len } as usize == length;
+        if !has_length && unsafe { bpf_skb_change_tail(self.0, length as u32, 0) } != 0 {
+            return None;
+        }
+        plan.write(&mut self.frame())
     }
 }
 
@@ -370,12 +402,21 @@ extern "C" fn tc_link(context: *mut __sk_buff, slot: u32) -> u32 {
 #[inline(never)]
 extern "C" fn tc_answer(context: *mut __sk_buff, offsets: u64, remark: u32) -> u32 {
     let door = TcDoor::<false>(context);
-    let Some(plan) = dns::plan(&door, Headers { offsets, ports: 0 }, remark) else {
-        return 0;
-    };
-    // SAFETY: the context of this call. The helper makes the whole packet linear and writable.
-    if unsafe { bpf_skb_change_tail(context, plan.frame_len() as u32, 0) } != 0 {
-        return 0;
-    }
-    plan.write(&mut door.frame()).is_some() as u32
+    let plan = dns::plan(&door, Headers { offsets, ports: 0 }, remark);
+    plan.and_then(|plan| door.write(&plan)).is_some() as u32
+}
+
+/// The same for one that took the short way.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_answer_short(context: *mut __sk_buff, answered: u32) -> u32 {
+    let door = TcDoor::<false>(context);
+    let plan = dns::plan_short(&door, Answered::unpack(answered));
+    plan.and_then(|plan| door.write(&plan)).is_some() as u32
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_charge_short(context: *mut __sk_buff, passed: u32) -> u32 {
+    short::charge(&TcDoor::<false>(context), passed)
 }

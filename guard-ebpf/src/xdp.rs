@@ -8,7 +8,7 @@ use aya_ebpf::{
     helpers::generated::bpf_xdp_adjust_tail,
 };
 use guard_common::{
-    answer::{Checksum, checksum_state},
+    answer::{Checksum, Plan, checksum_state},
     case::Case,
     counter::Counter,
     key::Hashed,
@@ -28,7 +28,8 @@ use crate::{
     frame::Frame,
     hook,
     maps::DeviceCounters,
-    short, step,
+    short::{self, Answered},
+    step,
 };
 
 struct XdpDoor(*mut xdp_md);
@@ -90,11 +91,17 @@ impl Door for XdpDoor {
 
     #[inline(always)]
     fn answer(&self, headers: Headers, remark: u32) -> u32 {
-        if xdp_answer(self.0, headers.offsets, remark) == 0 {
-            DeviceCounters::count_on(self.device(), Counter::AnswerFailed);
-            return Self::DROP;
-        }
-        XDP_TX
+        self.sent(xdp_answer(self.0, headers.offsets, remark))
+    }
+
+    #[inline(always)]
+    fn charge_short(&self, passed: u32) -> u32 {
+        xdp_charge_short(self.0, passed)
+    }
+
+    #[inline(always)]
+    fn answer_short(&self, answered: u32) -> u32 {
+        self.sent(xdp_answer_short(self.0, answered))
     }
 
     #[inline(always)]
@@ -171,6 +178,29 @@ impl Door for XdpDoor {
     #[inline(always)]
     fn show(&self, desk: &Desk, kind: Kind, weight: u32) {
         xdp_show(self.0, desk, kind as u32, weight);
+    }
+}
+
+impl XdpDoor {
+    /// What the program is to return for a packet that is its answer now, if `written` is not 0.
+    #[inline(always)]
+    fn sent(&self, written: u32) -> u32 {
+        if written == 0 {
+            DeviceCounters::count_on(self.device(), Counter::AnswerFailed);
+            return Self::DROP;
+        }
+        XDP_TX
+    }
+
+    /// Gives the packet the length of the answer, and writes that. `None` if it fails.
+    #[inline(always)]
+    fn write(&self, plan: &Plan) -> Option<()> {
+        let longer = plan.frame_len() as i32 - self.frame().len() as i32;
+        // SAFETY: the context of this call.
+        if longer != 0 && unsafe { bpf_xdp_adjust_tail(self.0, longer) } != 0 {
+            return None;
+        }
+        plan.write(&mut self.frame())
     }
 }
 
@@ -293,13 +323,21 @@ extern "C" fn xdp_key(context: *mut xdp_md, question: u64) -> u64 {
 #[inline(never)]
 extern "C" fn xdp_answer(context: *mut xdp_md, offsets: u64, remark: u32) -> u32 {
     let door = XdpDoor(context);
-    let Some(plan) = dns::plan(&door, Headers { offsets, ports: 0 }, remark) else {
-        return 0;
-    };
-    let longer = plan.frame_len() as i32 - door.frame().len() as i32;
-    // SAFETY: the context of this call.
-    if unsafe { bpf_xdp_adjust_tail(context, longer) } != 0 {
-        return 0;
-    }
-    plan.write(&mut door.frame()).is_some() as u32
+    let plan = dns::plan(&door, Headers { offsets, ports: 0 }, remark);
+    plan.and_then(|plan| door.write(&plan)).is_some() as u32
+}
+
+/// The same for one that took the short way.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xdp_answer_short(context: *mut xdp_md, answered: u32) -> u32 {
+    let door = XdpDoor(context);
+    let plan = dns::plan_short(&door, Answered::unpack(answered));
+    plan.and_then(|plan| door.write(&plan)).is_some() as u32
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xdp_charge_short(context: *mut xdp_md, passed: u32) -> u32 {
+    short::charge(&XdpDoor(context), passed)
 }

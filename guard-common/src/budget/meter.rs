@@ -12,8 +12,6 @@ pub const SLOTS: usize = 5;
 
 /// Heat halves in 2^10 ticks, about a second.
 const HEAT_HALF_SHIFT: u32 = 10;
-/// Marks a picked slot whose meter is the one that was looked for.
-const KNOWN: u32 = 1 << 31;
 /// Shares halve in 2^8 ticks, about a quarter of a second.
 pub(super) const SHARE_HALF_SHIFT: u32 = 8;
 
@@ -76,30 +74,45 @@ impl MeterLine {
     #[inline(always)]
     fn meter(&mut self, tag: u64, now: Ticks, packets: u32) -> Option<&mut Meter> {
         let mut line = self;
+        line.picked = SLOTS as u32;
+        for slot in 0..SLOTS {
+            if line.meters[slot].tag == tag {
+                line.picked = slot as u32;
+                break;
+            }
+        }
+        line = core::hint::black_box(line);
+        if line.picked as usize >= SLOTS {
+            line = line.make_room(tag, now);
+        }
+        let meter = line.meters.get_mut(line.picked as usize)?;
+        meter.heat.add(now, HEAT_HALF_SHIFT, packets);
+        Some(meter)
+    }
+
+    /// Picks the coolest meter, and gives it to this tag.
+    #[inline(always)]
+    fn make_room(&mut self, tag: u64, now: Ticks) -> &mut Self {
+        let mut line = self;
         let mut least = u64::MAX;
         line.picked = 0;
         for slot in 0..SLOTS {
             let Meter { tag: owner, heat, .. } = line.meters[slot];
             // Nobody's meter is cooler than any.
             let worth = (heat.roughly(now, HEAT_HALF_SHIFT) as u64) << 1 | (owner != 0) as u64;
-            if owner == tag {
-                line.picked = slot as u32 | KNOWN;
-            } else if worth < least && line.picked & KNOWN == 0 {
+            if worth < least {
                 least = worth;
                 line.picked = slot as u32;
             }
             line = core::hint::black_box(line);
         }
-        let known = line.picked & KNOWN != 0;
-        let meter = line.meters.get_mut((line.picked & !KNOWN) as usize)?;
-        if !known {
+        if let Some(meter) = line.meters.get_mut(line.picked as usize) {
             *meter = Meter {
                 tag,
                 ..Meter::default()
             };
         }
-        meter.heat.add(now, HEAT_HALF_SHIFT, packets);
-        Some(meter)
+        core::hint::black_box(line)
     }
 
     /// Whether a newcomer takes the place of a meter that packets were counted on lately.

@@ -229,8 +229,30 @@ impl Row {
             Scope::Zone => zone,
             Scope::Interface => subject.ifindex as u64,
         };
+        Some(self.tag_of(instance, secret))
+    }
+
+    /// Whether it gives every question a bucket, whoever asks it, and wherever.
+    pub fn is_for_any_key(&self) -> bool {
+        let narrows = self.devices[0] != 0 || self.types[0] != 0 || self.zone != 0 || !self.destinations.is_empty();
+        self.scope == Scope::Key as u8 && !narrows
+    }
+
+    /// The tag of the bucket that a query of `key`, which was not seen elsewhere, is charged to, if that is so. `None` for the
+    /// other direction.
+    #[inline(always)]
+    pub const fn tag_of_key(&self, key: Key, egress: bool, secret: &Secret) -> Option<u64> {
+        let direction = if egress { self.outgoing } else { self.incoming };
+        if direction == 0 {
+            return None;
+        }
+        Some(self.tag_of(key.0, secret))
+    }
+
+    #[inline(always)]
+    const fn tag_of(&self, instance: u64, secret: &Secret) -> u64 {
         let tag = secret.mix(self.id ^ secret.0[0], instance ^ secret.0[1]);
-        Some(if tag == 0 { 1 } else { tag })
+        if tag == 0 { 1 } else { tag }
     }
 
     #[inline(always)]

@@ -31,6 +31,21 @@ pub struct KeyBucket {
 
 const _: () = assert!(size_of::<KeyBucket>() == 512);
 
+/// What a look at a key tells of a query: one of these, and the slot of the key where it is the first or the second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look(pub usize);
+
+impl Look {
+    /// It says nothing, because it goes where the last one went.
+    pub const REPEATS: usize = 0;
+    /// It is held, whatever it is.
+    pub const HELD: usize = 1 << 3;
+    /// It says nothing, because it is the first one of a key that nobody waits for.
+    pub const BEGINS: Self = Self(1 << 4);
+    /// Only [`KeyBucket::query_into`] tells.
+    pub const UNCLEAR: Self = Self(1 << 5);
+}
+
 impl KeyBucket {
     /// Takes in a query of `key` that says nothing. False, with nothing changed, if it may say something: then it is for
     /// [`KeyBucket::query`] to judge.
@@ -42,20 +57,49 @@ impl KeyBucket {
         }
     }
 
-    /// The slot of `key` if a query of it, which was not seen elsewhere, says nothing because it goes where the last one
-    /// went. A look without the lock tells: what another CPU changes meanwhile came later.
+    /// What a look at `key` without the lock tells of a query that was not seen elsewhere: what another CPU changes
+    /// meanwhile came later. `longest` is that of [`Rules::longest_ticks`].
     #[inline(always)]
-    pub fn repeats(&self, key: Key, hop: &Hop, now: Ticks) -> Option<usize> {
+    pub fn look(&self, key: Key, hop: &Hop, now: Ticks, longest: u32) -> Look {
         for slot in 0..SLOTS {
             if self.tags[slot] == key {
-                return if self.states[slot].repeats(hop, now) {
-                    Some(slot)
+                let state = &self.states[slot];
+                return if state.repeats(hop, now) {
+                    Look(slot | Look::REPEATS)
+                } else if state.holds(now, longest) {
+                    Look(slot | Look::HELD)
+                } else if state.would_begin(hop, now) {
+                    Look::BEGINS
                 } else {
-                    None
+                    Look::UNCLEAR
                 };
             }
         }
-        None
+        Look::BEGINS
+    }
+
+    /// Takes in a query of which a look has told that it begins: its key is given a slot if it has none. False if every
+    /// slot is taken by an open breaker. What another CPU has made of the key since the look stays.
+    #[inline(always)]
+    pub fn begin(&mut self, key: Key, hop: &Hop, now: Ticks) -> bool {
+        let found = match self.find(key) {
+            Some(slot) => Some(slot),
+            None => self.claim(key, now),
+        };
+        match found.and_then(|slot| self.picked(slot)) {
+            Some(state) => {
+                state.passes(hop, now);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Puts down a query of the key in this slot that is held: how many have been in this hold, and when it ends.
+    #[inline(always)]
+    pub fn note_held(&mut self, slot: usize, now: Ticks) -> Option<(u32, Ticks)> {
+        let state = self.states.get_mut(slot)?;
+        Some((state.note_held(now), state.until()))
     }
 
     /// Puts down such a query of the key in this slot.

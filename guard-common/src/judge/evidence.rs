@@ -293,14 +293,19 @@ impl KeyState {
             && self.rungs[index & (RUNGS - 1)].is_of(hop)
     }
 
-    /// Puts down the first hop of a key whose hops are forgotten, if it goes to the first server that is remembered, or if
-    /// none is. False, with nothing changed, if it does not.
+    /// Whether a hop goes to the first server that is remembered, or none is.
+    #[inline(always)]
+    pub(super) fn may_be_first(&self, hop: &Hop) -> bool {
+        !self.ladder.remembers() || (self.ladder.has(0) != 0 && self.rungs[0].is_of(hop))
+    }
+
+    /// Puts down the first hop of a key whose hops are forgotten, if it may be that. False, with nothing changed, if not.
     #[inline(always)]
     pub(super) fn goes_to_first(&mut self, hop: &Hop) -> bool {
-        let remembers = self.ladder.0 & ALL_RUNGS != 0;
-        if remembers && (self.ladder.has(0) == 0 || !self.rungs[0].is_of(hop)) {
+        if !self.may_be_first(hop) {
             return false;
         }
+        let remembers = self.ladder.remembers();
         self.forget_hops();
         if remembers {
             self.step_on(hop, 0, 0);
@@ -360,6 +365,12 @@ impl Ladder {
     #[inline(always)]
     const fn has(self, index: usize) -> u64 {
         (self.0 >> index & 1) as u64
+    }
+
+    /// Whether there is any.
+    #[inline(always)]
+    const fn remembers(self) -> bool {
+        self.0 & ALL_RUNGS != 0
     }
 
     #[inline(always)]

@@ -17,7 +17,7 @@ mod quiet;
 mod tests;
 
 pub use breaker::Note;
-pub use bucket::{KeyBucket, SLOTS, bpf_spin_lock};
+pub use bucket::{KeyBucket, Look, SLOTS, bpf_spin_lock};
 pub use evidence::Evidence;
 pub use insight::{Insight, Phase};
 pub use mark::Spelled;
@@ -57,6 +57,41 @@ pub struct Hop {
     pub sighting: Sighting,
 }
 
+impl Hop {
+    /// Both ends in one number, and the rest in another, for a query that is not on its way within this host.
+    #[inline(always)]
+    pub const fn pack(&self) -> (u64, u32) {
+        let ends = (self.client.address as u64) << 48
+            | (self.client.port as u64) << 32
+            | (self.server.address as u64) << 16
+            | self.server.port as u64;
+        (
+            ends,
+            self.id as u32 | (self.plain as u32) << 16 | (self.egress as u32) << 17,
+        )
+    }
+
+    /// The hop of two numbers.
+    #[inline(always)]
+    pub const fn unpack(ends: u64, rest: u32, sighting: Sighting) -> Self {
+        Self {
+            client: Endpoint {
+                address: (ends >> 48) as u16,
+                port: (ends >> 32) as u16,
+            },
+            server: Endpoint {
+                address: (ends >> 16) as u16,
+                port: ends as u16,
+            },
+            id: rest as u16,
+            same_host: false,
+            plain: rest >> 16 & 1 != 0,
+            egress: rest >> 17 & 1 != 0,
+            sighting,
+        }
+    }
+}
+
 /// What the operator sets.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +109,7 @@ pub struct Rules {
 impl Rules {
     /// The most ticks that a hold or a test lasts.
     #[inline(always)]
-    const fn longest_ticks(&self) -> u32 {
+    pub const fn longest_ticks(&self) -> u32 {
         if self.hold_max_ticks > self.test_ticks {
             self.hold_max_ticks
         } else {

@@ -39,6 +39,24 @@ impl KeyState {
         self.is_quiet(hop) && self.is_asked(now) && self.goes_there_again(hop)
     }
 
+    /// Whether its queries are held, whatever they are: the breaker is open, and the hold lasts. `longest` is that of
+    /// [`Rules::longest_ticks`].
+    ///
+    /// [`Rules::longest_ticks`]: super::Rules::longest_ticks
+    #[inline(always)]
+    pub(super) fn holds(&self, now: Ticks, longest: u32) -> bool {
+        self.phase == breaker::OPEN && now.is_before(self.until, longest)
+    }
+
+    /// Puts down one that is held: how many have been in this hold. A CPU that does this without the lock may miss those
+    /// that another one holds at the same moment.
+    #[inline(always)]
+    pub(super) fn note_held(&mut self, now: Ticks) -> u32 {
+        self.touched = now;
+        self.count = self.count.saturating_add(1);
+        self.count
+    }
+
     /// Puts down such a query. Whole words are written, and none that a breaker or a mark depends on: a CPU that does this
     /// without the lock spoils at most the count of hops.
     #[inline(always)]
@@ -60,6 +78,14 @@ impl KeyState {
     #[inline(always)]
     fn is_asked(&self, now: Ticks) -> bool {
         self.hops != 0 && now.since(self.touched) <= evidence::FORGET_TICKS
+    }
+
+    /// Whether a query that was not seen elsewhere says nothing because it is the first of a key that has not been asked for
+    /// lately, or not since its last answer.
+    #[inline(always)]
+    pub(super) fn would_begin(&self, hop: &Hop, now: Ticks) -> bool {
+        let is_calm = now.since(self.touched) > evidence::CALM_TICKS;
+        self.is_quiet(hop) && !self.is_asked(now) && (is_calm || self.may_be_first(hop))
     }
 
     /// Puts down the first query of a key that has not been asked for lately, or not since its last answer. False, with

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::{RULES, cases};
 use crate::{
     flow::Sighting,
-    judge::{Endpoint, Hop, KeyBucket, Note, Ruling, SLOTS},
+    judge::{Endpoint, Hop, KeyBucket, Look, Note, Ruling, SLOTS},
     key::Key,
     time::{Ticks, ticks_of_ms},
 };
@@ -170,6 +170,73 @@ proptest! {
             prop_assert_eq!(is_known(&bucket, key), !full);
             for key in &open {
                 prop_assert!(bucket.state(Key(*key)).is_some_and(|state| state.is_open()));
+            }
+        }
+    }
+}
+
+/// Takes a query in as a door does that looks first. False if that needs the long way.
+fn look_first(bucket: &mut KeyBucket, key: Key, hop: &Hop, now: Ticks) -> bool {
+    let Look(look) = bucket.look(key, hop, now, RULES.hold_max_ticks);
+    if look == Look::UNCLEAR.0 {
+        return false;
+    }
+    let slot = look % 8;
+    if look == Look::BEGINS.0 {
+        bucket.begin(key, hop, now);
+    } else if look & Look::HELD == 0 {
+        bucket.note_repeat(slot, hop, now);
+    } else {
+        bucket.note_held(slot, now);
+    }
+    true
+}
+
+proptest! {
+    #![proptest_config(cases(3_000))]
+
+    /// Whatever order keys come in, and however many there are: a look and what follows it leaves all of them as the long
+    /// way does.
+    #[test]
+    fn who_looks_first_leaves_every_key_as_the_long_way_does(
+        packets in prop::collection::vec(
+            (
+                1..12_u64,
+                0..3_u16,
+                prop::sample::select(std::vec![Sighting::New, Sighting::Retransmit, Sighting::Rapid]),
+                prop::bool::weighted(0.2),
+                0..3_000_u32,
+            ),
+            1..200,
+        ),
+        held in 0..=SLOTS as u64,
+    ) {
+        let mut short = KeyBucket::default();
+        for key in 1..=held {
+            trip(&mut short, key, START);
+        }
+        let mut long = short;
+        let mut now = START;
+        for (key, port, sighting, answers, wait) in packets {
+            now = now.plus(wait / 10);
+            if answers {
+                let ends = |bucket: &mut KeyBucket| bucket.answered(Key(key), true, now, &RULES);
+                prop_assert_eq!(ends(&mut short), ends(&mut long));
+                continue;
+            }
+            let hop = Hop {
+                same_host: false,
+                ..hop(port, sighting)
+            };
+            let was_short = look_first(&mut short, Key(key), &hop, now);
+            let ruling = long.query(Key(key), &hop, now, &RULES);
+            if was_short {
+                prop_assert!(ruling.is_none_or(|ruling| ruling.note == Note::None && !ruling.suspects && !ruling.tests));
+            } else {
+                prop_assert_eq!(short.query(Key(key), &hop, now, &RULES), ruling);
+            }
+            for key in 1..12 {
+                prop_assert_eq!(short.state(Key(key)), long.state(Key(key)), "key {}", key);
             }
         }
     }

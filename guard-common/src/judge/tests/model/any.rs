@@ -47,6 +47,16 @@ fn state(rules: Rules) -> impl Strategy<Value = KeyState> {
         move |(phase, (count, hops, counts, bytes), rungs, idle, end, level)| {
             let [recirculated, taken, asked, last] = counts;
             let [flags, visited, bits, outgoing] = bytes;
+            let mut rungs = rungs;
+            for at in 1..RUNGS {
+                // No server stands on two rungs.
+                while rungs[..at]
+                    .iter()
+                    .any(|rung| (rung.0, rung.1) == (rungs[at].0, rungs[at].1))
+                {
+                    rungs[at].1 += 16;
+                }
+            }
             let (taken, asked) = (taken & ALL_RUNGS, asked & taken & ALL_RUNGS);
             let (longest, is_open) = match phase {
                 OPEN => (rules.hold_max_ticks, true),
@@ -165,12 +175,39 @@ proptest! {
         }
         let (before, now) = (short, NOW.plus(wait));
         let mut long = short;
+        let foreseen = short.repeats(&hop, now) || short.would_begin(&hop, now);
         let passes = short.passes(&hop, now);
+        if hop.sighting != Sighting::Elsewhere {
+            prop_assert_eq!(foreseen, passes, "{:?}", before);
+        }
         if passes {
             let ruling = long.query(&hop, now, &rules);
             prop_assert!(!ruling.held && !ruling.suspects && !ruling.recirculates && ruling.note == Note::None);
         }
         prop_assert_eq!(short, long, "{} from {:?}", passes, before);
+    }
+
+    /// What a look finds held, the long way holds as well, without a word, and leaves the key in the same state.
+    #[test]
+    fn what_a_look_finds_held_is_held(
+        (rules, state) in rules().prop_flat_map(|rules| (Just(rules), state(rules))),
+        packet in packet(),
+        wait in prop_oneof![Just(0), 0..2_000_u32],
+    ) {
+        let Packet::Query(Query { hop, .. }) = packet else { return Ok(()) };
+        let now = NOW.plus(wait);
+        let mut short = KeyState { phase: OPEN, flags: 0, ..state };
+        let mut long = short;
+        let holds = short.holds(now, rules.longest_ticks());
+        let ruling = long.query(&hop, now, &rules);
+        if holds {
+            let in_hold = short.note_held(now);
+            prop_assert!(ruling.held && !ruling.tests && !ruling.suspects && ruling.note == Note::None);
+            prop_assert_eq!((ruling.held_in_hold, ruling.until), (in_hold, short.until));
+            prop_assert_eq!(short, long);
+        } else {
+            prop_assert!(long.phase == TEST, "{:?}", long);
+        }
     }
 
     /// Ticks wrap after 52 days. A breaker that nobody asked for in so long may look as if it had just opened, and then holds

@@ -1,0 +1,73 @@
+//! Budgets, for a query of which the judge has nothing to say.
+
+use guard_common::{
+    budget::ZONES,
+    key::Key,
+    packet::addresses_at,
+    policy::Control,
+    remedy::{Reason, Shed, Verdict},
+};
+
+use super::{CHARGED, DROPPED, IP_AT, OVER_V6, SHED, family, over, read::Asked};
+use crate::{
+    bench,
+    door::Door,
+    maps::{CONTROL, DESKS, DeviceCounters},
+};
+
+/// Puts a query on the desk for [`charge`]. It is in a function of its own, for their stacks together are too large.
+#[inline(always)]
+pub(super) fn prepare<D: Door>(
+    door: &D,
+    control: &Control,
+    asked: &Asked,
+    (key, flow): (Key, u64),
+    now_ns: u64,
+    weight: u32,
+) -> Option<u32> {
+    // SAFETY: the slot of this CPU, on which no other of our programs runs now.
+    let case = unsafe { &mut (*DESKS.get_ptr_mut(0)?).case };
+    case.policy = (control.active & 1) as u8;
+    case.now_ns = now_ns;
+    case.flow = flow;
+    case.packets = door.packets();
+    case.subject.key = key;
+    case.subject.ifindex = door.device();
+    case.subject.qtype = asked.qtype;
+    case.subject.egress = D::EGRESS;
+    Some(CHARGED | over(asked.udp_at) | weight)
+}
+
+/// Charges the budgets with the query on the desk, which passes if they let it: what `pass` returns.
+#[inline(always)]
+pub(crate) fn charge<D: Door>(door: &D, passed: u32) -> u32 {
+    let weight = passed & !(CHARGED | OVER_V6);
+    let (Some(control), Some(desk)) = (CONTROL.get(0), DESKS.get_ptr_mut(0)) else {
+        return weight;
+    };
+    // SAFETY: as above.
+    let desk = unsafe { &mut *desk };
+    let exceeds = if control.has_rows == Control::ONE_ROW_FOR_ANY_KEY {
+        bench::exceeds_row_of_key(desk)
+    } else {
+        let Some((client, server)) = addresses_at(&door.frame(), IP_AT, family(passed)) else {
+            return weight;
+        };
+        let subject = &mut desk.case.subject;
+        (subject.client, subject.server) = (client, server);
+        subject.zones = [0; ZONES];
+        subject.elsewhere = false;
+        subject.onward = false;
+        desk.shed = Shed::NOTHING;
+        bench::exceeds_rows(desk)
+    };
+    if !exceeds {
+        return weight;
+    }
+    if weight != 0 || !bench::drops_unseen(desk) {
+        return SHED | weight;
+    }
+    bench::forget_last(desk.case.flow);
+    DeviceCounters::count_action_on(desk.case.subject.ifindex, Verdict::Drop, Reason::Budget);
+    DROPPED
+}

@@ -1,0 +1,107 @@
+//! A query before the judge: does it say nothing, or is it held?
+
+use core::arch::asm;
+
+use guard_common::{
+    abi::{flow_line, key_bucket},
+    case::{LOOPBACK_IFINDEX, NAMESPACE_SHIFT},
+    counter::Counter,
+    flow::{Place, Sighting},
+    judge::{Hop, Look},
+    policy::Control,
+    sample::Kind,
+    time::Ticks,
+};
+
+use super::{charge, held, read::Asked};
+use crate::{
+    bench,
+    door::Door,
+    frame::Frame,
+    maps::{DeviceCounters, FLOWS, KEYS},
+};
+
+/// Judges a query, if it says nothing or is held. `None`, with nothing changed, if it is for others to judge.
+#[inline(always)]
+pub(super) fn judge<D: Door>(door: &D, frame: &Frame, control: &Control, asked: &Asked) -> Option<u32> {
+    let device = door.device();
+    if device & ((1 << NAMESPACE_SHIFT) - 1) == LOOPBACK_IFINDEX {
+        return None;
+    }
+    let key = asked.hashed.key.within(device >> NAMESPACE_SHIFT);
+    let flow = asked.ends.flow(key, asked.id, &control.secret);
+    let (bucket, line) = (KEYS.get_ptr_mut(key_bucket(key))?, FLOWS.get_ptr_mut(flow_line(flow))?);
+    // Both are far away in memory: the one is on its way here while the other is looked at.
+    // SAFETY: a live slot of the array.
+    unsafe { line.cast::<u64>().read_volatile() };
+    let now_ns = bench::coarse_now_ns();
+    if now_ns >= control.lease_until_ns {
+        return None;
+    }
+    let now = Ticks::from_ns(now_ns);
+    let hop = Hop {
+        client: asked.ends.client(),
+        server: asked.ends.server(),
+        id: asked.id,
+        same_host: false,
+        plain: control.blur(asked.hashed.plain as usize) & 1 != 0,
+        egress: D::EGRESS,
+        sighting: Sighting::New,
+    };
+    // SAFETY: a live slot of the array. What another CPU changes meanwhile came later.
+    let Look(look) = unsafe { (*bucket).look(key, &hop, now, control.longest_ticks) };
+    let look = control.blur(look);
+    if look >= Look::UNCLEAR.0 {
+        return None;
+    }
+    let held = look & Look::HELD != 0;
+    let (weight, sampler, here) = bench::draft(Kind::Query, now, flow, control.sample_quota)?;
+    if held && weight != 0 {
+        // It is held and shown: that is for the long way. Nothing has changed yet.
+        return None;
+    }
+    let place = Place::new(device, D::EGRESS);
+    // SAFETY: a live slot of the array. CPUs that race for it write whole words.
+    let sighting = unsafe { (*line).sight(flow as u32, place, hop.plain, now, control.rapid_ticks) };
+    if matches!(sighting, Sighting::Elsewhere) {
+        // The long way finds the same.
+        return None;
+    }
+    let counters = DeviceCounters::of(device)?;
+    counters.count_at(control.blur(asked.counter));
+    if matches!(sighting, Sighting::Retransmit) {
+        counters.count(Counter::Retransmits);
+    }
+    // SAFETY: a live slot of this CPU.
+    unsafe { *here = sampler };
+    if held {
+        // SAFETY: as for the sight and for the look.
+        let in_hold = unsafe {
+            (*line).forget_last(flow as u32);
+            (*bucket).note_held(slot_of(look), now)?
+        };
+        return held::end(frame, control, asked, key, in_hold, counters);
+    }
+    if look == Look::BEGINS.0 {
+        if !bench::begin(key, &hop, now) {
+            counters.count(Counter::TableFull);
+        }
+    } else {
+        // SAFETY: as for the look.
+        unsafe { (*bucket).note_repeat(slot_of(look), &hop, now) };
+    }
+    if control.has_rows == 0 {
+        return Some(weight);
+    }
+    charge::prepare(door, control, asked, (key, flow), now_ns, weight)
+}
+
+/// The slot that a look has found. It is bounded where it is used, and where the optimiser cannot take the bound for
+/// something else or carry it over from elsewhere, which verifiers before Linux 6.12 do not follow.
+#[inline(always)]
+fn slot_of(look: usize) -> usize {
+    let mut slot = look;
+    // SAFETY: a mask.
+    unsafe { asm!("{0} &= 7", inout(reg) slot, options(nomem, nostack)) };
+    slot
+}
