@@ -17,8 +17,9 @@ use crate::{
 use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, TestRunOptions, TestRunResult,
-    maps::{Array, Map, MapInfo, PerCpuArray, RingBuf},
+    maps::{Array, Map, MapInfo, PerCpuArray, PerCpuValues, RingBuf},
     programs::{ProgramInfo, SchedClassifier, TestRun as _, Xdp},
+    util::nr_cpus,
 };
 use guard_common::{
     abi,
@@ -32,7 +33,7 @@ use guard_common::{
     marks::{Look, MarkLine, Room},
     policy::{Action, Control, Mode, Policy},
     remedy::{Allowance, Reason, Verdict},
-    sample::Sample,
+    sample::{Sample, Sampler},
     time::{Ticks, ticks_of_ms},
 };
 use nix::time::{ClockId, clock_gettime};
@@ -449,6 +450,21 @@ impl Bench {
                 anyhow::bail!("no {name}")
             };
             zero_array(table.fd().as_fd(), size, entries as u32).with_context(|| format!("empty {name}"))?;
+        }
+        Ok(())
+    }
+
+    /// Has each CPU begin anew to choose what it shows, as if nothing had come lately.
+    pub fn forget_samplers(&mut self) -> Result<()> {
+        let map = self.ebpf.map_mut(abi::SAMPLERS).context("no samplers")?;
+        let mut samplers = PerCpuArray::<_, [u32; size_of::<Sampler>() / 4]>::try_from(map)?;
+        let fresh = [0; size_of::<Sampler>() / 4];
+        for kind in 0..samplers.len() {
+            samplers.set(
+                kind,
+                PerCpuValues::try_from(vec![fresh; nr_cpus().map_err(|(_, error)| error)?])?,
+                0,
+            )?;
         }
         Ok(())
     }
