@@ -146,6 +146,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::abi::{KEY_BUCKETS, key_bucket};
 
     const SECRET: Secret = Secret([
         0x1234_5678_9abc_def1,
@@ -199,6 +200,53 @@ mod tests {
             };
             let of = |packet: &[u8]| Key::of(packet, &question, &SECRET).unwrap();
             assert_eq!(of(&one), of(&other), "length {length}");
+        }
+    }
+
+    /// The key of `number` as a name of eight letters under `example`.
+    fn numbered(packet: &mut [u8; 38], number: u64, secret: &Secret) -> Key {
+        for (letter, byte) in packet[21..29].iter_mut().enumerate() {
+            *byte = b'a' + (number >> (letter * 4) & 15) as u8;
+        }
+        let question = Question {
+            name_at: 20,
+            name_len: 18,
+            qtype: 1,
+            qclass: 1,
+        };
+        Key::of(packet.as_slice(), &question, secret).unwrap()
+    }
+
+    const NUMBERED: [u8; 38] = *b"....................\x08aaaaaaaa\x07example\0";
+
+    #[test]
+    fn ten_million_names_have_a_key_each() {
+        let mut packet = NUMBERED;
+        let mut keys: std::vec::Vec<u64> = (0..10_000_000)
+            .map(|number| numbered(&mut packet, number, &SECRET).0)
+            .collect();
+        keys.sort_unstable();
+        assert!(keys.is_sorted_by(|one, next| one < next), "two names have one key");
+    }
+
+    /// Whoever guesses a secret can make names that meet in a few buckets for it. For another secret they are spread as any
+    /// others are.
+    #[test]
+    fn names_that_meet_for_a_guessed_secret_do_not_for_another() {
+        let guessed = Secret([1, 2, 3, 4]);
+        let mut packet = NUMBERED;
+        let meeting: std::vec::Vec<u64> = (0..400_000)
+            .filter(|number| key_bucket(numbered(&mut packet, *number, &guessed)) < 64)
+            .collect();
+        assert!((1_300..1_850).contains(&meeting.len()), "{} names", meeting.len());
+        for last in 0..16 {
+            let secret = Secret([SECRET.0[0], SECRET.0[1], SECRET.0[2], last]);
+            let mut loads = std::vec![0_u8; KEY_BUCKETS];
+            for number in &meeting {
+                loads[key_bucket(numbered(&mut packet, *number, &secret)) as usize] += 1;
+            }
+            let fullest = loads.iter().max().copied().unwrap_or_default();
+            assert!(fullest <= 5, "{fullest} of {} names in one bucket", meeting.len());
         }
     }
 

@@ -40,9 +40,15 @@ pub struct Names {
     pub order: Order,
 }
 
-/// Writes the next name, and the next ID where `id_at` says, into a packet that begins where r7 says and is as long as
-/// that takes. What is next stands in the first value of the map `numbers`. It changes r0, r2 and r3.
-pub(crate) fn draw(names: Option<Names>, id_at: Option<usize>, numbers: i32) -> Vec<Instruction> {
+/// Writes the next name, and the next ID where `id_at` says and the next IPv4 source where `source_at` does, into a packet
+/// that begins where r7 says and is as long as that takes. What is next stands in the first value of the map `numbers`. It
+/// changes r0, r2 and r3.
+pub(crate) fn draw(
+    names: Option<Names>,
+    id_at: Option<usize>,
+    source_at: Option<usize>,
+    numbers: i32,
+) -> Vec<Instruction> {
     let order = names.map_or(Order::AtRandom, |names| names.order);
     // r0 = the number that stands in the map.
     let mut body = first_of(2, numbers).to_vec();
@@ -64,6 +70,14 @@ pub(crate) fn draw(names: Option<Names>, id_at: Option<usize>, numbers: i32) -> 
     }
     if let Some(at) = id_at {
         body.push(store_16(7, at as i16, 0));
+    }
+    if let Some(at) = source_at {
+        body.extend([
+            store_16(7, at as i16, 0),
+            copy(3, 0),
+            shift_right(3, 16),
+            store_16(7, at as i16 + 2, 3),
+        ]);
     }
     let Some(names) = names else {
         return body;

@@ -61,7 +61,7 @@ fn vary(flooding: &Flooding, drawn: i32) -> Vec<Instruction> {
     let Some(names) = flooding.names else {
         return Vec::new();
     };
-    let draw = draw(Some(names), flooding.id_at, drawn);
+    let draw = draw(Some(names), flooding.id_at, None, drawn);
     // `data` and `data_end` of `struct xdp_md`. A packet that is too short is sent as it is.
     let mut vary = vec![
         load_32(7, 9, 0),

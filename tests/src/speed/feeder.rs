@@ -26,6 +26,8 @@ pub struct Feed {
     pub names: Option<Names>,
     /// Where in the frame its DNS ID lies, if that is drawn at random.
     pub id_at: Option<usize>,
+    /// Where its IPv4 source address lies, if that is another one each time.
+    pub source_at: Option<usize>,
     /// Whether all of it is written anew, in its first length: the last run may have made an answer of it.
     pub restores: bool,
 }
@@ -81,8 +83,8 @@ fn instructions(gate: Gate, frame: &[u8], feed: Feed, numbers: i32, next: i32) -
     if feed.restores {
         body.extend(rewrite(frame));
     }
-    if feed.names.is_some() || feed.id_at.is_some() {
-        body.extend(draw(feed.names, feed.id_at, numbers));
+    if feed.names.is_some() || feed.id_at.is_some() || feed.source_at.is_some() {
+        body.extend(draw(feed.names, feed.id_at, feed.source_at, numbers));
     }
     // A packet that is too short is not touched.
     program.extend([load_32(7, 6, data), load_32(8, 6, end), copy(2, 7), add(2, length)]);

@@ -2,6 +2,7 @@
 //! as other libraries build it, and what is counted and told.
 
 mod accuracy;
+mod adversaries;
 mod answers;
 mod budgets;
 mod feeder;
