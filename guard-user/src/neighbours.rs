@@ -6,7 +6,7 @@ use aya::programs::{SchedClassifier, TcAttachType, loaded_programs};
 use guard_common::abi::{PROGRAM_EGRESS, PROGRAM_INGRESS, PROGRAM_XDP};
 
 use crate::{
-    attachment::Hook,
+    attachment::{Attachment, Hook, Method},
     netlink::{Link, Netlink},
 };
 
@@ -136,6 +136,32 @@ impl Surroundings<'_> {
             }));
         });
         (hung, filters)
+    }
+
+    /// Whether an attachment of ours still hangs where it was put; `None` where that cannot be seen.
+    pub(crate) fn has(self, attachment: &Attachment) -> Option<bool> {
+        let Attachment {
+            hook,
+            method,
+            program_id,
+            ..
+        } = attachment;
+        match method {
+            Method::Driver | Method::Generic => Some(self.link.xdp.iter().any(|(_, id)| id == program_id)),
+            Method::Tcx => {
+                let direction = if matches!(hook, Hook::TcEgress) {
+                    TcAttachType::Egress
+                } else {
+                    TcAttachType::Ingress
+                };
+                let (_, programs) = SchedClassifier::query_tcx(&self.link.name, direction).ok()?;
+                Some(programs.iter().any(|program| program.id() == *program_id))
+            }
+            Method::Clsact => {
+                let filters = self.netlink.filters(self.link.ifindex, *hook).ok()?;
+                Some(filters.iter().any(|filter| filter.program == *program_id))
+            }
+        }
     }
 
     /// Who hangs on the side of a hook beside our program of this number.

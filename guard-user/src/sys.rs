@@ -5,9 +5,13 @@
 )]
 
 use std::{
-    ffi::c_char,
+    ffi::{CString, c_char},
     io, mem,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+    os::{
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
     ptr::{self, NonNull},
     slice,
 };
@@ -87,6 +91,41 @@ pub(crate) fn wait_for_running_programs() -> io::Result<()> {
     // SAFETY: the system call takes three numbers and touches no memory of ours.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
     Errno::result(result)?;
+    Ok(())
+}
+
+/// Pins what is pinned at a path at another one as well: a map, a program or a link.
+///
+/// # Errors
+///
+/// What `bpf` says (`BPF_OBJ_GET`, `BPF_OBJ_PIN`, include/uapi/linux/bpf.h).
+pub(crate) fn pin_again(from: &Path, to: &Path) -> io::Result<()> {
+    /// `union bpf_attr`, as far as these commands read it.
+    #[repr(C)]
+    struct Object {
+        path: u64,
+        descriptor: u32,
+        flags: u32,
+    }
+    const BPF_OBJ_PIN: libc::c_int = 6;
+    const BPF_OBJ_GET: libc::c_int = 7;
+
+    let call = |command: libc::c_int, path: &Path, descriptor: u32| -> io::Result<libc::c_long> {
+        let path = CString::new(path.as_os_str().as_bytes())?;
+        let object = Object {
+            path: path.as_ptr().expose_provenance() as u64,
+            descriptor,
+            flags: 0,
+        };
+        // SAFETY: the kernel reads the attributes, and a path that ends with a zero; both live until the call returns.
+        let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const object, size_of::<Object>()) };
+        Ok(Errno::result(result)?)
+    };
+    let found = call(BPF_OBJ_GET, from, 0)?;
+    let found = libc::c_int::try_from(found).map_err(io::Error::other)?;
+    // SAFETY: BPF_OBJ_GET returns a descriptor that is nobody else's.
+    let found = unsafe { OwnedFd::from_raw_fd(found) };
+    call(BPF_OBJ_PIN, to, found.as_raw_fd().unsigned_abs())?;
     Ok(())
 }
 

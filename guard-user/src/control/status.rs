@@ -130,7 +130,15 @@ impl Status {
             program_id: Some(attachment.program_id),
             reason: attachment.reason.clone(),
         });
-        let failed = snapshot.attach_errors.iter().filter(|(_, count)| **count > 0);
+        // What failed once may have worked since.
+        let hangs = |device: &str, hook: &str| {
+            let mut attached = snapshot.attachments.iter();
+            attached.any(|one| one.device == device && one.hook.word() == hook)
+        };
+        let failed = snapshot
+            .attach_errors
+            .iter()
+            .filter(|((device, hook), count)| **count > 0 && !hangs(device, hook));
         let failed = failed.map(|((device, hook), _)| HookRow {
             device: device.clone(),
             hook: (*hook).to_owned(),
@@ -201,6 +209,9 @@ impl Status {
                 warnings.push(format!("{device} is at {percent:.0} % of its link-local budget"));
             }
         }
+        if self.hooks.is_empty() {
+            warnings.push("nothing is attached; see dnsguard observe --event detach, and the log".to_owned());
+        }
         for hook in self.hooks.iter().filter(|hook| hook.method.is_none()) {
             warnings.push(format!("{} on {} is not attached", hook.hook, hook.device));
         }
@@ -231,12 +242,29 @@ fn plural(number: usize, one: &'static str, many: &'static str) -> (usize, &'sta
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{pods::SourceState, view::tests::snapshot};
+    use crate::{
+        attachment::{Attachment, Hook, Method},
+        pods::SourceState,
+        view::tests::snapshot,
+    };
 
     #[test]
     fn a_quiet_agent_is_well() {
         let mut quiet = Snapshot::default();
         quiet.reload.successful = true;
+        let status = Status::of(&quiet);
+        assert!(status.warnings[0].contains("nothing is attached"), "{status:?}");
+        quiet.attachments.push(Attachment {
+            device: "eth0".to_owned(),
+            ifindex: 2,
+            hook: Hook::TcIngress,
+            method: Method::Tcx,
+            program_id: 7,
+            reason: String::new(),
+            neighbours: Vec::new(),
+        });
+        // An attempt that failed before is none that fails.
+        quiet.add_attach_error("eth0", Hook::TcIngress);
         let status = Status::of(&quiet);
         assert_eq!((status.level.as_str(), status.warnings.len()), ("ok", 0));
     }
@@ -250,7 +278,7 @@ mod tests {
             failures: 1,
             error: Some("no container runtime answers".to_owned()),
         });
-        busy.add_attach_error("eth1", crate::attachment::Hook::Xdp);
+        busy.add_attach_error("eth1", Hook::Xdp);
         let status = Status::of(&busy);
         assert_eq!(status.level, "warn");
         let told = status.warnings.join("\n");

@@ -26,7 +26,11 @@ use guard_common::abi;
 use guard_common::case::NAMESPACE_SHIFT;
 use tracing::warn;
 
-use self::{attach::Attacher, ownership::Ours, pins::Pins};
+use self::{
+    attach::Attacher,
+    ownership::Ours,
+    pins::{Pins, Whereabouts},
+};
 pub(crate) use self::{
     attach::{AttachError, incoming},
     pins::{PinError, guarded, is_on_bpffs, remove_all},
@@ -82,8 +86,10 @@ pub(crate) struct Datapath {
     ours: Ours,
     takeover: Option<Takeover>,
     attachments: Vec<Attachment>,
-    /// Holds the lock on the pin directory.
-    _lock: File,
+    /// The pin directory, locked. While it is open, what is pinned there stays, even where its file system was unmounted.
+    lock: File,
+    /// Where the pins were when they were looked for.
+    whereabouts: Whereabouts,
 }
 
 impl Datapath {
@@ -126,14 +132,18 @@ impl Datapath {
                 ours,
                 takeover,
                 attachments: Vec::new(),
-                _lock: lock,
+                lock,
+                whereabouts: Whereabouts::There,
             },
             kernel,
         ))
     }
 
-    /// The hooks of an interface at which nothing of ours hangs yet.
+    /// The hooks of an interface at which something of ours has to hang and does not.
     pub(crate) fn lacks(&self, device: &Device) -> Vec<Hook> {
+        if self.is_removed() {
+            return Vec::new();
+        }
         let hung = self.attachments.iter().filter(|one| one.ifindex == device.ifindex);
         let hung: Vec<_> = hung.map(|one| one.hook).collect();
         let mut hooks = attach::hooks(device, self.attach.xdp);
@@ -203,6 +213,45 @@ impl Datapath {
         forgotten
     }
 
+    /// Forgets an attachment that somebody else has taken out. Whoever is in its place now stays.
+    pub(crate) fn lost(&mut self, attachment: &Attachment) {
+        self.attachments.retain(|one| one != attachment);
+        self.pins.forget_link(attachment);
+    }
+
+    /// Sees to it that what is in force is pinned where the next agent looks for it: the BPF file system may have been
+    /// unmounted, and another one mounted. Where somebody has removed the pins, nothing is attached from then on.
+    pub(crate) fn look_after_pins(&mut self) {
+        let found = self.pins.whereabouts(&self.lock);
+        let before = std::mem::replace(&mut self.whereabouts, found);
+        let root = self.pins.root().display();
+        match found {
+            Whereabouts::There => {}
+            Whereabouts::Removed if before != found => warn!(
+                "{root} was removed, as dnsguard detach --all does: nothing is attached any more; start the agent again \
+                 to have a guard"
+            ),
+            Whereabouts::Removed => {}
+            Whereabouts::OutOfReach => match self.pins.move_from(&self.lock) {
+                Ok(lock) => {
+                    warn!("{root} was unmounted; another one is mounted now, and what is in force is pinned in it");
+                    self.lock = lock;
+                    self.whereabouts = Whereabouts::There;
+                }
+                Err(error) if before != found => warn!(
+                    "{root} was unmounted: {error}. The guard goes on, but nothing can be attached to further \
+                     interfaces, and what is in force ends with this agent; it is tried again"
+                ),
+                Err(_) => {}
+            },
+        }
+    }
+
+    /// Whether somebody has removed the pins, and all that they kept: he did not want a guard.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.whereabouts == Whereabouts::Removed
+    }
+
     /// An interface has another name.
     pub(crate) fn rename(&mut self, device: &Device) {
         for attachment in self.attachments.iter_mut().filter(|one| one.ifindex == device.ifindex) {
@@ -256,7 +305,7 @@ impl Datapath {
             pins,
             ours,
             attachments,
-            _lock: lock,
+            lock,
             ..
         } = self;
         drop(ebpf);

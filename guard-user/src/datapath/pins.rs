@@ -13,7 +13,10 @@ use std::{
     collections::BTreeSet,
     fs::{self, DirBuilder, File, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
 };
 
@@ -25,7 +28,10 @@ use nix::{
 use tracing::warn;
 
 use super::{clsact, ownership::Ours};
-use crate::attachment::{Attachment, Hook, Method};
+use crate::{
+    attachment::{Attachment, Hook, Method},
+    sys,
+};
 
 /// Why the pin directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +42,8 @@ pub(crate) enum PinError {
         "cannot create {path}: {source}; it takes root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON and a --pin-dir of one's own"
     )]
     Create { path: String, source: io::Error },
+    #[error("another dnsguard has {0} by now; stop one of the two")]
+    Taken(String),
     #[error("cannot lock {path}: {source}")]
     Lock { path: String, source: io::Error },
     #[error("cannot remove {path}: {source}")]
@@ -44,6 +52,17 @@ pub(crate) enum PinError {
 
 /// The directories of a version.
 const FOLDERS: [&str; 3] = ["links", "programs", "maps"];
+
+/// Where the pins are that were made at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whereabouts {
+    /// Where they were made.
+    There,
+    /// In a file system that is not mounted there any more.
+    OutOfReach,
+    /// Nowhere: somebody has removed them, as `dnsguard detach --all` does.
+    Removed,
+}
 
 /// The pin directory of this version of the ABI.
 #[derive(Debug)]
@@ -87,6 +106,51 @@ impl Pins {
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
+    }
+
+    /// Where the pins are, of which this is the locked directory.
+    pub(super) fn whereabouts(&self, lock: &File) -> Whereabouts {
+        let Ok(locked) = lock.metadata() else {
+            return Whereabouts::There;
+        };
+        // What one may not look at is not gone.
+        let is_gone = |found: &io::Result<fs::Metadata>| {
+            let error = found.as_ref().err();
+            error.is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
+        };
+        let nearest = self.root.ancestors().map(fs::metadata).find(|found| !is_gone(found));
+        match nearest {
+            Some(Ok(found)) if found.dev() != locked.dev() => Whereabouts::OutOfReach,
+            Some(Ok(found)) if found.ino() != locked.ino() => Whereabouts::Removed,
+            Some(Ok(_)) if !self.versioned.try_exists().unwrap_or(true) => Whereabouts::Removed,
+            _ => Whereabouts::There,
+        }
+    }
+
+    /// Pins everything anew that is pinned in the locked directory, which can no longer be reached by its path; returns
+    /// the lock on the new one.
+    pub(super) fn move_from(&self, lock: &File) -> Result<File, PinError> {
+        let pins = Self::create(&self.root)?;
+        let new = pins
+            .lock()?
+            .ok_or_else(|| PinError::Taken(self.root.display().to_string()))?;
+        // The one way that is left into a file system that is mounted nowhere.
+        let old = PathBuf::from(format!("/proc/self/fd/{}", lock.as_raw_fd()));
+        let version = self.versioned.file_name().unwrap_or_default();
+        for folder in FOLDERS {
+            for from in files(&old.join(version).join(folder)) {
+                let to = self.versioned.join(folder).join(from.file_name().unwrap_or_default());
+                // An attempt before this one got so far.
+                if to.exists() {
+                    continue;
+                }
+                sys::pin_again(&from, &to).map_err(|source| PinError::Create {
+                    path: to.display().to_string(),
+                    source,
+                })?;
+            }
+        }
+        Ok(new)
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -162,6 +226,12 @@ impl Pins {
         for one in attachments {
             remove_link(&self.link(one.ifindex, one.hook, one.method), false);
         }
+    }
+
+    /// Removes the pin of an attachment that is no more.
+    pub(super) fn forget_link(&self, one: &Attachment) {
+        // Somebody may have removed it as well.
+        let _ = fs::remove_file(self.link(one.ifindex, one.hook, one.method));
     }
 
     /// Whether the place that a pin's name stands for, in whatever version, is one where we are attached.

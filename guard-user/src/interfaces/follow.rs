@@ -16,12 +16,12 @@ use tracing::warn;
 use super::{
     Change, Failed,
     namespaces::{self, Elsewhere, Found},
-    retry::Retries,
+    retry::{LONGEST, LONGEST_REFUSED, Retries},
 };
 use crate::{
-    attachment::Hook,
+    attachment::{Attachment, Hook},
     config::Config,
-    datapath::Datapath,
+    datapath::{AttachError, Datapath},
     device::Device,
     neighbours::{Names, Surroundings},
     netlink::{Changes, Link, Monitor, Netlink},
@@ -30,6 +30,8 @@ use crate::{
 
 /// Between two looks without news: news can be lost.
 const POLL: Duration = Duration::from_secs(10);
+/// Between two checks of what was attached: nobody tells who has taken it out. What was, hangs again 10 s later at most.
+const CHECK: Duration = Duration::from_secs(5);
 /// From one look to the next at least: many interfaces that come at once are looked at together.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -48,6 +50,8 @@ pub(crate) struct Follower {
     loopbacks: Vec<Device>,
     /// When other namespaces are looked at again.
     next_elsewhere: Instant,
+    /// When what is attached is checked again.
+    next_check: Instant,
     /// Whether the last listing failed, which was told then.
     is_blind: bool,
 }
@@ -66,6 +70,7 @@ impl Follower {
             elsewhere,
             loopbacks: Vec::new(),
             next_elsewhere: Instant::now(),
+            next_check: Instant::now() + CHECK,
             netlink: Netlink::open()?,
             monitor: Monitor::open()?,
             devices: BTreeMap::new(),
@@ -112,10 +117,11 @@ impl Follower {
     ) {
         loop {
             let looked = Instant::now();
-            let next = self
+            let due = self
                 .retries
                 .next()
-                .map_or(POLL, |due| due.saturating_duration_since(looked).min(POLL));
+                .map_or(self.next_check, |due| due.min(self.next_check));
+            let next = due.saturating_duration_since(looked).min(POLL);
             let timeout = PollTimeout::try_from(next + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
             let mut fds = [
                 PollFd::new(self.monitor.as_fd(), PollFlags::POLLIN),
@@ -178,6 +184,10 @@ impl Follower {
             let reason = format!("the configuration does not ask for {name} ({})", self.selection.words());
             self.forget(ifindex, &reason, &mut change);
         }
+        if now >= self.next_check {
+            self.next_check = now + CHECK;
+            self.check(&present, &mut change);
+        }
         let names = Names::default();
         for Chosen { device, why } in chosen {
             if let Some(&link) = present.get(&device.ifindex) {
@@ -188,9 +198,35 @@ impl Follower {
         Ok(change)
     }
 
+    /// Looks whether what was attached still hangs there, and whether its pins are there. What somebody else has taken out
+    /// lacks from now on.
+    fn check(&mut self, present: &BTreeMap<u32, &Link>, change: &mut Change) {
+        self.datapath.look_after_pins();
+        let names = Names::default();
+        let is_gone = |attachment: &Attachment| {
+            let surroundings = Surroundings {
+                link: present.get(&attachment.ifindex)?,
+                netlink: &self.netlink,
+                names: &names,
+            };
+            surroundings.has(attachment).map(|hangs| !hangs)
+        };
+        let attachments = self.datapath.attachments().iter();
+        let gone: Vec<_> = attachments.filter(|one| is_gone(one) == Some(true)).cloned().collect();
+        let reason = if self.datapath.is_removed() {
+            "its pin was removed with all others, as dnsguard detach --all does; start the agent again to have a guard"
+        } else {
+            "somebody else has taken it out; it is attached again as soon as that works"
+        };
+        for attachment in gone {
+            self.datapath.lost(&attachment);
+            change.detached.push((attachment, reason.to_owned()));
+        }
+    }
+
     /// Looks into other namespaces from time to time: nobody tells of them.
     fn look_elsewhere(&mut self, now: Instant, change: &mut Change) {
-        if now < self.next_elsewhere {
+        if now < self.next_elsewhere || self.datapath.is_removed() {
             return;
         }
         self.next_elsewhere = now + POLL;
@@ -225,7 +261,8 @@ impl Follower {
                 }
                 Err(reason) => {
                     self.elsewhere.forget(&device);
-                    change.failed.push(self.failed(&device, Hook::TcIngress, reason, now));
+                    let failed = self.failed(&device, Hook::TcIngress, reason, LONGEST_REFUSED, now);
+                    change.failed.push(failed);
                 }
             }
         }
@@ -239,8 +276,8 @@ impl Follower {
     }
 
     /// Notes that a hook could not be attached.
-    fn failed(&mut self, device: &Device, hook: Hook, error: String, now: Instant) -> Failed {
-        let (delay, is_news) = self.retries.failed(device.ifindex, hook, &error, now);
+    fn failed(&mut self, device: &Device, hook: Hook, error: String, longest: Duration, now: Instant) -> Failed {
+        let (delay, is_news) = self.retries.failed(device.ifindex, hook, &error, longest, now);
         Failed {
             device: device.name.clone(),
             hook,
@@ -272,7 +309,14 @@ impl Follower {
                     change.attached.push(attachment);
                 }
                 Err(error) => {
-                    change.failed.push(self.failed(device, hook, error.to_string(), now));
+                    let longest = if matches!(error, AttachError::Load { .. }) {
+                        LONGEST_REFUSED
+                    } else {
+                        LONGEST
+                    };
+                    let error = error.to_string();
+                    let failed = self.failed(device, hook, error, longest, now);
+                    change.failed.push(failed);
                 }
             }
         }

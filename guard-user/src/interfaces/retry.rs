@@ -9,8 +9,10 @@ use crate::attachment::Hook;
 
 /// Until the second attempt; it doubles with each further one.
 const FIRST: Duration = Duration::from_secs(1);
-/// The longest time between two attempts.
-const LONGEST: Duration = Duration::from_secs(60);
+/// The longest time between two attempts: what has to go first may go at any moment.
+pub(super) const LONGEST: Duration = Duration::from_secs(10);
+/// The same where the kernel refuses the program: it takes work to verify, and the answer will hardly be another one.
+pub(super) const LONGEST_REFUSED: Duration = Duration::from_secs(60);
 
 /// The hooks that failed, by interface index.
 #[derive(Debug, Default)]
@@ -30,10 +32,17 @@ impl Retries {
         self.0.get(&(ifindex, hook.word())).is_none_or(|retry| retry.due <= now)
     }
 
-    /// Notes a failure; returns the time until the next attempt, and whether the reason is news.
-    pub(super) fn failed(&mut self, ifindex: u32, hook: Hook, reason: &str, now: Instant) -> (Duration, bool) {
+    /// Notes a failure; returns the time until the next attempt, `longest` at most, and whether the reason is news.
+    pub(super) fn failed(
+        &mut self,
+        ifindex: u32,
+        hook: Hook,
+        reason: &str,
+        longest: Duration,
+        now: Instant,
+    ) -> (Duration, bool) {
         let before = self.0.remove(&(ifindex, hook.word()));
-        let delay = before.as_ref().map_or(FIRST, |retry| (retry.delay * 2).min(LONGEST));
+        let delay = before.as_ref().map_or(FIRST, |retry| (retry.delay * 2).min(longest));
         let is_news = before.is_none_or(|retry| retry.reason != reason);
         let retry = Retry {
             delay,
@@ -74,16 +83,28 @@ mod tests {
         let start = Instant::now();
         let mut retries = Retries::default();
         assert!(retries.is_due(7, Hook::TcIngress, start) && retries.next().is_none());
-        assert_eq!(retries.failed(7, Hook::TcIngress, "a", start), (FIRST, true));
+        assert_eq!(retries.failed(7, Hook::TcIngress, "a", LONGEST, start), (FIRST, true));
         assert!(!retries.is_due(7, Hook::TcIngress, start) && retries.is_due(7, Hook::TcEgress, start));
         assert!(retries.is_due(7, Hook::TcIngress, start + FIRST));
-        assert_eq!(retries.failed(7, Hook::TcIngress, "a", start), (FIRST * 2, false));
-        assert_eq!(retries.failed(7, Hook::TcIngress, "b", start), (FIRST * 4, true));
-        let longest = (0..10).map(|_| retries.failed(7, Hook::TcIngress, "b", start).0).last();
+        assert_eq!(
+            retries.failed(7, Hook::TcIngress, "a", LONGEST, start),
+            (FIRST * 2, false)
+        );
+        assert_eq!(
+            retries.failed(7, Hook::TcIngress, "b", LONGEST, start),
+            (FIRST * 4, true)
+        );
+        let longest = (0..10)
+            .map(|_| retries.failed(7, Hook::TcIngress, "b", LONGEST, start).0)
+            .last();
         assert_eq!(longest, Some(LONGEST));
+        assert_eq!(
+            retries.failed(7, Hook::TcIngress, "b", LONGEST_REFUSED, start).0,
+            LONGEST * 2
+        );
         retries.forget(7);
         assert_eq!((retries.len(), retries.next()), (0, None));
-        retries.failed(7, Hook::TcIngress, "a", start);
+        retries.failed(7, Hook::TcIngress, "a", LONGEST, start);
         retries.succeeded(7, Hook::TcIngress);
         assert_eq!(retries.len(), 0);
     }
