@@ -1,11 +1,18 @@
 //! Bringing events out, to the log or to standard output.
 //!
 //! Telling never blocks and never fails. JSON lines go through a bounded queue to a thread of their own: a reader that
-//! is slow costs lines, which are counted, and a reader that is gone is noticed once.
+//! is slow costs lines, which are counted, and a reader that is gone is noticed once. So does a disk that is full: once
+//! there is room again, a line says how many are missing, and the next ones are whole.
 
 use std::{
+    fs::File,
     io::{self, Write},
-    sync::mpsc::{self, Receiver, Sender, SyncSender, TrySendError},
+    os::fd::AsFd as _,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{self, Receiver, Sender, SyncSender, TrySendError},
+    },
     thread,
     time::{Duration, SystemTime},
 };
@@ -36,7 +43,11 @@ impl Output {
     pub(crate) fn new(format: EventFormat) -> Self {
         match format {
             EventFormat::Text => Self::Log,
-            EventFormat::Jsonl => Self::Lines(Lines::new(io::stdout(), QUEUE)),
+            EventFormat::Jsonl => Self::Lines(match io::stdout().as_fd().try_clone_to_owned() {
+                // Without a buffer one can tell how much of a line is out.
+                Ok(stdout) => Lines::new(File::from(stdout), QUEUE),
+                Err(_) => Lines::new(io::stdout(), QUEUE),
+            }),
             EventFormat::Off => Self::Off,
         }
     }
@@ -51,10 +62,10 @@ impl Output {
         }
     }
 
-    /// Lines that a slow or absent reader has cost so far.
-    pub(crate) const fn lost(&self) -> u64 {
+    /// Lines that a slow or absent reader, or a full disk, has cost so far.
+    pub(crate) fn lost(&self) -> u64 {
         match self {
-            Self::Lines(lines) => lines.lost,
+            Self::Lines(lines) => lines.lost + lines.refused.load(Ordering::Relaxed),
             Self::Log | Self::Off => 0,
         }
     }
@@ -78,15 +89,24 @@ pub(crate) struct Lines {
     lost: u64,
     /// Those of them that the reader has not been told of.
     untold: u64,
+    /// Lines that could not be written.
+    refused: Arc<AtomicU64>,
 }
 
 impl Lines {
     fn new(sink: impl Write + Send + 'static, room: usize) -> Self {
         let (queue, lines) = mpsc::sync_channel(room);
         let (alive, done) = mpsc::channel();
+        let refused = Arc::new(AtomicU64::new(0));
+        let writer = Writer {
+            sink,
+            refused: Arc::clone(&refused),
+            untold: 0,
+            is_torn: false,
+        };
         let thread = thread::Builder::new()
             .name("events".to_owned())
-            .spawn(move || write_lines(sink, &lines, alive));
+            .spawn(move || writer.write(&lines, alive));
         if let Err(error) = &thread {
             warn!("cannot write events: {error}; the metrics go on");
         }
@@ -95,6 +115,7 @@ impl Lines {
             done,
             lost: 0,
             untold: 0,
+            refused,
         }
     }
 
@@ -135,13 +156,74 @@ impl Lines {
     }
 }
 
-/// Writes line by line until the queue or the reader is gone. `_alive` is dropped at the end.
-fn write_lines(mut sink: impl Write, lines: &Receiver<String>, _alive: Sender<()>) {
-    for mut line in lines {
-        line.push('\n');
-        if sink.write_all(line.as_bytes()).and_then(|()| sink.flush()).is_err() {
-            return;
+/// What the thread writes with.
+struct Writer<W> {
+    sink: W,
+    /// Lines that could not be written.
+    refused: Arc<AtomicU64>,
+    /// Those of them that nobody has been told of.
+    untold: u64,
+    /// Whether the last line that is out is the beginning of one that could not be written.
+    is_torn: bool,
+}
+
+impl<W: Write> Writer<W> {
+    /// Writes line by line until the queue or the reader is gone. `_alive` is dropped at the end.
+    fn write(mut self, lines: &Receiver<String>, _alive: Sender<()>) {
+        for line in lines {
+            let written = self.write_after_gap(&line);
+            match written {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return,
+                Err(error) => {
+                    if self.untold == 0 {
+                        warn!("cannot write events to standard output: {error}; they are lost until that works again");
+                    }
+                    self.untold += 1;
+                    self.refused.fetch_add(1, Ordering::Relaxed);
+                }
+            }
         }
+    }
+
+    /// Writes a line; before it, what is missing is told.
+    fn write_after_gap(&mut self, line: &str) -> io::Result<()> {
+        if self.untold > 0 {
+            let count = self.untold;
+            let reason = format!("{count} events were not written: standard output could not take them");
+            self.write_line(&Event::Lost { count, reason }.json(SystemTime::now()))?;
+            warn!("events can be written to standard output again; {count} are missing");
+            self.untold = 0;
+        }
+        self.write_line(line)
+    }
+
+    /// Writes a line, behind the end of one that was begun.
+    fn write_line(&mut self, line: &str) -> io::Result<()> {
+        if self.is_torn {
+            self.write_bytes(b"\n")?;
+            self.is_torn = false;
+        }
+        self.write_bytes(format!("{line}\n").as_bytes())?;
+        self.sink.flush()
+    }
+
+    fn write_bytes(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        let mut is_begun = false;
+        while !bytes.is_empty() {
+            match self.sink.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(length @ 1..) => {
+                    is_begun = true;
+                    bytes = &bytes[length..];
+                }
+                failed => {
+                    self.is_torn |= is_begun;
+                    return Err(failed.err().unwrap_or_else(|| io::ErrorKind::WriteZero.into()));
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -218,6 +300,56 @@ mod tests {
             thread::yield_now();
         }
         output.finish();
+    }
+
+    /// A disk with room for so many bytes.
+    #[derive(Clone, Default)]
+    struct Disk(Arc<Mutex<(Vec<u8>, usize)>>);
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let (written, room) = &mut *self.0.lock().unwrap();
+            let length = bytes.len().min(*room);
+            if length == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            written.extend(&bytes[..length]);
+            *room -= length;
+            Ok(length)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_costs_lines_and_says_how_many_once_there_is_room() {
+        let disk = Disk::default();
+        let line = event().json(UNIX_EPOCH);
+        disk.0.lock().unwrap().1 = line.len() + 11;
+        let mut output = Output::Lines(Lines::new(disk.clone(), 8));
+        // One fits, one is torn, one finds no room.
+        for _ in 0..3 {
+            output.tell(&event(), UNIX_EPOCH);
+        }
+        while output.lost() < 2 {
+            thread::yield_now();
+        }
+        disk.0.lock().unwrap().1 = usize::MAX;
+        output.tell(&event(), UNIX_EPOCH);
+        output.finish();
+        let written = String::from_utf8(disk.0.lock().unwrap().0.clone()).unwrap();
+        let lines: Vec<_> = written.lines().collect();
+        assert_eq!(lines.len(), 4, "{written}");
+        assert_eq!(
+            (lines[0], lines[1], lines[3]),
+            (line.as_str(), &line[..10], line.as_str())
+        );
+        assert!(
+            lines[2].contains("2 events were not written: standard output"),
+            "{written}"
+        );
     }
 
     #[test]

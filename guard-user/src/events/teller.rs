@@ -45,7 +45,7 @@ impl Teller {
     }
 
     /// Lines that a slow or absent reader of the output has cost so far.
-    pub(crate) const fn lost(&self) -> u64 {
+    pub(crate) fn lost(&self) -> u64 {
         self.output.lost()
     }
 

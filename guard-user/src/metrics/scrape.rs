@@ -315,7 +315,7 @@ fn agent(exposition: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
         .sum();
     exposition.counter(
         "events_lost",
-        "Events lost in the kernel's ring buffer, or to a slow reader of the output.",
+        "Events lost in the kernel's ring buffer, or to a slow reader of the output or a full disk.",
         &[
             (vec![("stage", "ring")], ring),
             (vec![("stage", "output")], snapshot.lines_lost),
