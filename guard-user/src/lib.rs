@@ -13,6 +13,7 @@ mod command;
 mod config;
 mod control;
 mod datapath;
+mod descriptors;
 mod device;
 mod doctor;
 mod drivers;

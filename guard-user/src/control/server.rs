@@ -27,6 +27,7 @@ use super::{
     status::Status,
 };
 use crate::{
+    descriptors::explain,
     events::feed::{self, Feed, Onlooker},
     http::JSON,
     metrics::{Format, Metrics},
@@ -78,6 +79,8 @@ impl Server {
     /// Serves until `stop` is there, then lets the open connections end and removes the socket.
     pub(crate) async fn serve(self, stop: impl Future<Output = ()>) {
         let mut connections = JoinSet::new();
+        // Told once: it can go on for long.
+        let mut is_failing = false;
         let mut stop = std::pin::pin!(stop);
         loop {
             tokio::select! {
@@ -85,11 +88,14 @@ impl Server {
                 Some(_) = connections.join_next() => {}
                 accepted = self.socket.accept(), if connections.len() < CONNECTIONS => match accepted {
                     Ok(stream) => {
+                        is_failing = false;
                         let peer = self.socket.admit(&stream);
                         connections.spawn(connection(stream, Arc::clone(&self.rooms), peer));
                     }
                     Err(error) => {
-                        warn!("cannot accept a connection for a command: {error}; trying again");
+                        if !std::mem::replace(&mut is_failing, true) {
+                            warn!("cannot accept a connection for a command: {}; trying again", explain(&error));
+                        }
                         time::sleep(ACCEPT_PAUSE).await;
                     }
                 },

@@ -25,6 +25,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 pub(crate) use self::endpoint::Endpoint;
+use crate::descriptors::explain;
 
 /// What connections can cost at most.
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +115,8 @@ impl Server {
     pub(crate) async fn serve(self, site: impl Site, stop: impl Future<Output = ()>) {
         let site = Arc::new(site);
         let mut connections = JoinSet::new();
+        // Told once: it can go on for long.
+        let mut is_failing = false;
         let mut stop = std::pin::pin!(stop);
         loop {
             tokio::select! {
@@ -121,10 +124,13 @@ impl Server {
                 Some(_) = connections.join_next() => {}
                 accepted = self.listener.accept(), if connections.len() < self.limits.connections => match accepted {
                     Ok((stream, _)) => {
+                        is_failing = false;
                         connections.spawn(connection(stream, Arc::clone(&site), self.limits));
                     }
                     Err(error) => {
-                        warn!("cannot accept a connection at {}: {error}; trying again", self.address);
+                        if !std::mem::replace(&mut is_failing, true) {
+                            warn!("cannot accept a connection at {}: {}; trying again", self.address, explain(&error));
+                        }
                         time::sleep(ACCEPT_PAUSE).await;
                     }
                 },

@@ -22,6 +22,7 @@ use crate::{
     attachment::{Attachment, Hook},
     config::Config,
     datapath::{AttachError, Datapath},
+    descriptors,
     device::Device,
     neighbours::{Names, Surroundings},
     netlink::{Changes, Link, Monitor, Netlink},
@@ -314,7 +315,7 @@ impl Follower {
                     } else {
                         LONGEST
                     };
-                    let error = error.to_string();
+                    let error = descriptors::shortage().unwrap_or_else(|| error.to_string());
                     let failed = self.failed(device, hook, error, longest, now);
                     change.failed.push(failed);
                 }
