@@ -6,12 +6,12 @@
 //!
 //! Read in this order: [`namespace`] (where things run), [`process`] (what runs), [`resolver`] (the real
 //! programs), [`topology`] (how they are wired into loops), [`load`] (traffic that is no loop), [`storm`] (a node of a
-//! cloud, and a sweep that takes all it may send), [`flood`] (one query as fast as it goes), [`guard`] (the agent under
-//! test), [`prober`] (a good client and what it got), [`tcpdump`] (what passed meanwhile), [`terminal`] and
-//! [`mod@browser`] (who looks at what the agent shows), [`mod@prometheus`] (who collects it from all nodes),
-//! [`containerd`] (pods), [`Podman`] (the agent as a container). Apart from all that stands [`mod@bench`]: the kernel
-//! object, packet by packet; [`simulated`] puts it into a simulated network, [`speed`] measures what it costs; [`vm`] boots
-//! other kernels.
+//! cloud, and a sweep that takes all it may send), [`flood`] (one query as fast as it goes), [`siege`] (a node under a
+//! flood, whose parts break one after the other), [`guard`] (the agent under test), [`prober`] (a good client and what
+//! it got), [`tcpdump`] (what passed meanwhile), [`terminal`] and [`mod@browser`] (who looks at what the agent shows),
+//! [`mod@prometheus`] (who collects it from all nodes), [`containerd`] (pods), [`Podman`] (the agent as a container).
+//! Apart from all that stands [`mod@bench`]: the kernel object, packet by packet; [`simulated`] puts it into a simulated
+//! network, [`speed`] measures what it costs; [`vm`] boots other kernels.
 
 #![deny(unsafe_code)]
 
@@ -39,6 +39,7 @@ pub mod prometheus;
 pub mod question;
 pub mod resolver;
 pub mod scribe;
+pub mod siege;
 pub mod simulated;
 pub mod speed;
 pub mod storm;

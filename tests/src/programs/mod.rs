@@ -45,6 +45,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nsenter", "util-linux"),
     ("nsupdate", "bind9-dnsutils"),
     ("pdns_recursor", "pdns-recursor"),
+    ("prlimit", "util-linux"),
     ("prometheus", "prometheus"),
     ("promtool", "prometheus"),
     ("qemu-system-x86_64", "qemu-system-x86"),
