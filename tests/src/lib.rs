@@ -11,7 +11,7 @@
 //! it got), [`tcpdump`] (what passed meanwhile), [`terminal`] and [`mod@browser`] (who looks at what the agent shows),
 //! [`mod@prometheus`] (who collects it from all nodes), [`containerd`] (pods), [`Podman`] (the agent as a container).
 //! Apart from all that stands [`mod@bench`]: the kernel object, packet by packet; [`simulated`] puts it into a simulated
-//! network, [`speed`] measures what it costs; [`vm`] boots other kernels.
+//! network, [`speed`] measures what it costs, [`soak`] wears it; [`vm`] boots other kernels.
 
 #![deny(unsafe_code)]
 
@@ -41,6 +41,7 @@ pub mod resolver;
 pub mod scribe;
 pub mod siege;
 pub mod simulated;
+pub mod soak;
 pub mod speed;
 pub mod storm;
 mod sys;

@@ -2,7 +2,7 @@
 //!
 //! `setup` installs what the kernel object needs, `ebpf` builds that object reproducibly, `package` makes the Debian
 //! package, `image` puts the agent into a container image, `manifests` renders what Kubernetes is given, `bench`
-//! measures what the guard costs, `fuzz` feeds hostile bytes to what reads bytes of others, `test` runs everything there
+//! measures what the guard costs, `fuzz` feeds hostile bytes to what reads bytes of others, `soak` wears it for as long as one likes, `test` runs everything there
 //! is to run and ends with one line of counts, `lint` is what must be clean before a commit. A machine that cannot build
 //! the kernel object still builds, tests and runs the rest with the committed one.
 
@@ -25,6 +25,7 @@ mod kubernetes;
 mod linker;
 mod lint;
 mod manifest;
+mod marks;
 mod number;
 mod object;
 mod package;
@@ -34,6 +35,7 @@ mod progress;
 mod root;
 mod second_half;
 mod setup;
+mod soak;
 mod sources;
 mod step;
 mod tally;
@@ -65,6 +67,7 @@ enum Command {
     Bench(bench::BenchArgs),
     Demo(demo::DemoArgs),
     Fuzz(fuzz::FuzzArgs),
+    Soak(soak::SoakArgs),
     Package(package::PackageArgs),
     Image(image::ImageArgs),
     Manifests(kubernetes::ManifestsArgs),
@@ -91,6 +94,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Bench(args) => bench::run(&workspace, &args),
         Command::Demo(args) => demo::run(&workspace, &args),
         Command::Fuzz(args) => fuzz::run(&workspace, &args),
+        Command::Soak(args) => soak::run(&workspace, &args),
         Command::Package(args) => package::run(&workspace, &args),
         Command::Image(args) => image::run(&workspace, &args),
         Command::Manifests(args) => kubernetes::run(&workspace, &args),

@@ -10,7 +10,7 @@ use super::{
     record::{self, Measure, Record},
     table,
 };
-use crate::workspace::Workspace;
+use crate::{marks, workspace::Workspace};
 
 /// The files of it.
 pub(super) struct Page {
@@ -116,9 +116,7 @@ fn goals_table(goals: &[Goal]) -> String {
 fn between(text: &str, name: &str, inside: &str) -> Result<String> {
     let (begin, end) = (format!("<!-- bench: {name} -->\n"), format!("<!-- end of {name} -->"));
     let missing = || format!("docs/PERFORMANCE.md has no {} ... {end}", begin.trim_end());
-    let (before, rest) = text.split_once(&begin).with_context(missing)?;
-    let (_, after) = rest.split_once(&end).with_context(missing)?;
-    Ok(format!("{before}{begin}{inside}{end}{after}"))
+    marks::between(text, &begin, inside, &end).with_context(missing)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Duration};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::number::grouped;
+use crate::{marks, number::grouped};
 
 /// Where the table stands in its file.
 const BEGIN: &str = "<!-- kernels -->\n";
@@ -114,7 +114,7 @@ pub(super) fn save(rows: &[Row], path: &Path) -> Result<()> {
             new += &format!("\nOn {} the agent says:\n\n```\n{}```\n", row.version, wrapped(said));
         }
     }
-    let text = between_marks(&old, &new).with_context(|| format!("no marks in {}", path.display()))?;
+    let text = marks::between(&old, BEGIN, &new, END).with_context(|| format!("no marks in {}", path.display()))?;
     fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }
 
@@ -134,12 +134,6 @@ fn wrapped(text: &str) -> String {
         width += word.len();
     }
     lines + "\n"
-}
-
-fn between_marks(old: &str, new: &str) -> Option<String> {
-    let (before, rest) = old.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}{new}{END}{after}"))
 }
 
 #[cfg(test)]
@@ -198,13 +192,5 @@ mod tests {
         let lines = wrapped(&long);
         assert!(lines.lines().all(|line| line.len() <= WIDTH && !line.ends_with(' ')));
         assert_eq!(lines.split_whitespace().count(), 40);
-    }
-
-    #[test]
-    fn only_what_is_between_the_marks_is_replaced() {
-        let old = format!("# Kernels\n\n{BEGIN}old\n{END}\n\nmore\n");
-        let new = between_marks(&old, "new\n").unwrap();
-        assert_eq!(new, format!("# Kernels\n\n{BEGIN}new\n{END}\n\nmore\n"));
-        assert_eq!(between_marks("# Kernels\n", "new\n"), None);
     }
 }

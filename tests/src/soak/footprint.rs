@@ -1,0 +1,77 @@
+//! What an agent takes, in its process and in the kernel.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    maps::MapData,
+    programs::{loaded_links, loaded_programs},
+};
+use guard_common::abi;
+use serde::Serialize;
+
+use crate::{Namespace, Process};
+
+/// What a process takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Footprint {
+    /// Memory in use, in KiB.
+    pub rss_kib: u64,
+    /// Open file descriptors.
+    pub fds: usize,
+    /// Threads.
+    pub threads: usize,
+}
+
+impl Footprint {
+    /// Of a running process.
+    pub(super) fn of(process: &Process) -> Result<Self> {
+        let entries = |folder: &str| {
+            let path = format!("/proc/{}/{folder}", process.pid());
+            Ok::<_, anyhow::Error>(fs::read_dir(&path).with_context(|| format!("read {path}"))?.count())
+        };
+        Ok(Self {
+            rss_kib: process.rss_kib()?,
+            fds: entries("fd")?,
+            threads: entries("task")?,
+        })
+    }
+}
+
+/// What the kernel holds of a guard, by the kernel's own numbers: whatever uses its maps, pinned or not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Objects {
+    pub(super) programs: BTreeSet<u32>,
+    pub(super) links: BTreeSet<u32>,
+    pub(super) maps: BTreeSet<u32>,
+}
+
+impl Objects {
+    /// Everything that uses a map.
+    pub(super) fn around(map: u32) -> Result<Self> {
+        let mut found = Self::default();
+        // What is freed while the list is read shows as an error.
+        for program in loaded_programs().flatten() {
+            let maps = program.map_ids()?.unwrap_or_default();
+            if maps.contains(&map) {
+                found.programs.insert(program.id());
+                found.maps.extend(maps);
+            }
+        }
+        let links = loaded_links().flatten();
+        let links = links.filter(|link| found.programs.contains(&link.program_id()));
+        found.links = links.map(|link| link.id()).collect();
+        Ok(found)
+    }
+}
+
+/// The kernel's number of the map that every program of a guard has, as it is pinned on its host.
+pub(super) fn map(host: &Namespace) -> Result<u32> {
+    let pinned: PathBuf = Path::new("/sys/fs/bpf/dnsguard").join(format!("v{}/maps/COUNTERS", abi::VERSION));
+    host.run(|| -> Result<_> { Ok(MapData::from_pin(&pinned)?.info()?.id()) })
+        .with_context(|| format!("open {}", pinned.display()))
+}
