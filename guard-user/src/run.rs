@@ -205,7 +205,7 @@ fn start(
     let compiled = host.compile(kernel)?;
     // In this order: a policy of long ago must not come back to life with the lease, and what was counted till now
     // belongs to other rows.
-    let (generation, _) = kernel.replace(&compiled.policy, 0)?;
+    let generation = kernel.begin(&compiled.policy)?;
     let lease_until_ns = monotonic_ns()? + nanoseconds(config.lease);
     kernel.lease(lease_until_ns)?;
     let datapath = follower.datapath_mut();

@@ -150,14 +150,14 @@ impl Agent {
     }
 
     /// Puts a configuration in force, or tells why it cannot be; the one before it stays in force then, whole.
-    pub(super) fn configure(&mut self, prepared: Result<Prepared, String>) {
+    pub(super) async fn configure(&mut self, prepared: Result<Prepared, String>) {
         let Some(work) = self.configuring.work.take() else {
             return;
         };
         let is_change = work.settings.by_hand() != self.configuring.settings.by_hand();
         let outcome = match prepared {
             Ok(prepared) if work.dry_run => Ok(self.would_change(&prepared)),
-            Ok(prepared) => self.apply(prepared, &work),
+            Ok(prepared) => self.apply(prepared, &work).await,
             Err(error) => Err(Refusal::Bad(error)),
         };
         // A command that changes a key says itself that it was refused: the file has nothing to do with it.
@@ -187,7 +187,7 @@ impl Agent {
     }
 
     /// Returns what is different.
-    fn apply(&mut self, prepared: Prepared, work: &Work) -> Answer<Vec<String>> {
+    async fn apply(&mut self, prepared: Prepared, work: &Work) -> Answer<Vec<String>> {
         let Prepared { loaded, facts, devices } = prepared;
         let config = &loaded.config;
         let allowed = self.allowing.questions(config);
@@ -203,7 +203,7 @@ impl Agent {
         if !is_same {
             let before = self.host.adopt(config.clone(), facts);
             self.host.allow(allowed);
-            if let Err(error) = self.put_in_force() {
+            if let Err(error) = self.put_in_force().await {
                 let (config, facts) = before;
                 self.host.adopt(config, facts);
                 self.host.allow(self.allowing.questions(self.host.config()));
@@ -223,9 +223,9 @@ impl Agent {
     }
 
     /// Switches to the policy of the host's configuration, whose rows may mean something else than before.
-    pub(super) fn put_in_force(&mut self) -> anyhow::Result<()> {
+    pub(super) async fn put_in_force(&mut self) -> anyhow::Result<()> {
         let compiled = self.host.compile(&self.kernel)?;
-        let (generation, ended) = self.kernel.replace(&compiled.policy, self.watch.row_count())?;
+        let (generation, ended) = self.kernel.replace(&compiled.policy, self.watch.row_count()).await?;
         self.generation = generation;
         let config = self.host.config();
         let suffixes = Suffixes::new(&config.search_suffixes, &resolv_confs().collect::<Vec<_>>());

@@ -52,18 +52,20 @@ impl Agent {
 
     /// Puts the policy in force for what the host has now, if that has changed. What cannot be worked out leaves the policy
     /// as it is.
-    pub(super) fn follow_host(&mut self) {
+    pub(super) async fn follow_host(&mut self) {
         let Some(found) = self.host.news() else { return };
-        let followed = found.and_then(|facts| {
-            if facts == *self.host.facts() {
-                return Ok(());
+        let followed = match found {
+            Ok(facts) if facts == *self.host.facts() => Ok(()),
+            Ok(facts) => {
+                let config = self.host.config().clone();
+                let (config, before) = self.host.adopt(config, facts);
+                let switched = self.put_in_force().await;
+                switched.inspect_err(|_| {
+                    self.host.adopt(config, before);
+                })
             }
-            let config = self.host.config().clone();
-            let (config, before) = self.host.adopt(config, facts);
-            self.put_in_force().inspect_err(|_| {
-                self.host.adopt(config, before);
-            })
-        });
+            Err(error) => Err(error),
+        };
         self.host.note(&followed);
         if followed.is_ok() {
             let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);

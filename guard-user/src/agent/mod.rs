@@ -142,7 +142,7 @@ impl Agent {
         };
         agent.note_allowed();
         agent.show_settings();
-        agent.tick();
+        agent.count();
         agent
     }
 
@@ -196,7 +196,7 @@ impl Agent {
             let lease = self.lease;
             tokio::select! {
                 _ = renewals.tick() => self.renew(),
-                _ = ticks.tick() => self.tick(),
+                _ = ticks.tick() => self.tick().await,
                 readable = ring.readable_mut() => {
                     let mut guard = readable.context("cannot wait for the ring buffer")?;
                     self.drain(guard.get_inner_mut());
@@ -209,7 +209,7 @@ impl Agent {
                     None => anyhow::bail!("the thread that follows interfaces has ended"),
                 },
                 Some(()) = hangups.recv() => self.reload_for_signal(),
-                prepared = self.configuring.prepared() => self.configure(prepared),
+                prepared = self.configuring.prepared() => self.configure(prepared).await,
             }
             if self.lease != lease {
                 renewals = interval(self.lease / RENEWALS);
@@ -283,8 +283,13 @@ impl Agent {
         }
     }
 
-    /// Looks at samples and counts; every so often at everything else.
-    fn tick(&mut self) {
+    /// Looks at samples and counts, and at the host; every so often at everything else.
+    async fn tick(&mut self) {
+        self.count();
+        self.follow_host().await;
+    }
+
+    fn count(&mut self) {
         self.watchdog.beat();
         let Ok(now_ns) = monotonic_ns() else { return };
         while let Some(sample) = self.next_sample() {
@@ -305,7 +310,6 @@ impl Agent {
             }
             Err(error) => warn!("{error}"),
         }
-        self.follow_host();
         if looks {
             self.ticks = 0;
             self.look(&devices, now_ns);

@@ -111,6 +111,13 @@ impl Kernel {
 
     /// Puts a policy in force, whole, whose rows mean what those of the one before it meant; returns its generation.
     pub(crate) fn switch(&mut self, policy: &Policy) -> Result<u32, MapFault> {
+        // What is overwritten is the policy before this one: a packet may still be judged by it.
+        wait_for_running_programs();
+        self.write(policy)
+    }
+
+    /// The same, once no packet is left that is judged by the policy before this one.
+    fn write(&mut self, policy: &Policy) -> Result<u32, MapFault> {
         let mut control = self.control()?;
         control.active = (control.active & 1) ^ 1;
         control.generation = control.generation.wrapping_add(1);
@@ -122,8 +129,6 @@ impl Kernel {
         };
         let mut policy = *policy;
         policy.count_in(self.bank);
-        // What is overwritten is the policy before this one: a packet may still be judged by it.
-        wait_for_running_programs();
         self.policies.set(control.active, policy, 0).map_err(access)?;
         // The kernel copies a map value by words, and slot and generation share one.
         self.set_control(control)?;
@@ -132,14 +137,25 @@ impl Kernel {
 
     /// Puts a policy in force, whole, whose rows mean something else, and which begin to count at zero; returns its
     /// generation, and what the first `row_count` rows of the one before it have counted to their end.
-    pub(crate) fn replace(&mut self, policy: &Policy, row_count: u32) -> Result<(u32, Vec<RowCount>), MapFault> {
+    ///
+    /// It waits twice for as long as the kernel takes to be done with the packets that it has, which can be a tenth of a
+    /// second: whoever asks the agent something meanwhile is answered.
+    pub(crate) async fn replace(&mut self, policy: &Policy, row_count: u32) -> Result<(u32, Vec<RowCount>), MapFault> {
+        running_programs_ended().await;
         let before = self.bank;
         self.bank ^= 1;
-        let switched = self.clear_rows().and_then(|()| self.switch(policy));
+        let switched = self.clear_rows().and_then(|()| self.write(policy));
         let generation = switched.inspect_err(|_| self.bank = before)?;
-        wait_for_running_programs();
+        running_programs_ended().await;
         let rows = (0..row_count).map(|index| self.row_in(before, index));
         Ok((generation, rows.collect::<Result<_, _>>()?))
+    }
+
+    /// The same with the first policy of an agent: what was counted for another agent's is not asked for.
+    pub(crate) fn begin(&mut self, policy: &Policy) -> Result<u32, MapFault> {
+        self.bank ^= 1;
+        self.clear_rows()?;
+        self.switch(policy)
     }
 
     /// Lets the policy hold until a moment of the monotonic clock.
@@ -242,6 +258,14 @@ impl super::Datapath {
     /// The ring buffer of samples; there is one reader, and nobody wakes him.
     pub(crate) fn take_samples(&mut self) -> Result<RingBuf<MapData>, MapFault> {
         take(&mut self.ebpf, abi::SAMPLES)
+    }
+}
+
+/// Waits until no packet is left that is judged by a policy of before, in a thread of its own.
+async fn running_programs_ended() {
+    if let Err(error) = tokio::task::spawn_blocking(wait_for_running_programs).await {
+        debug!("no thread waits for packets: {error}; waiting here");
+        wait_for_running_programs();
     }
 }
 
