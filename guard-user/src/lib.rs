@@ -39,6 +39,7 @@ mod offenders;
 mod page;
 mod pods;
 mod print;
+mod privileges;
 mod probe;
 mod question;
 mod replay;

@@ -2,7 +2,7 @@
 
 use std::{cell::OnceCell, collections::BTreeMap, io};
 
-use aya::programs::{SchedClassifier, TcAttachType, loaded_programs};
+use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType, loaded_programs};
 use guard_common::abi::{PROGRAM_EGRESS, PROGRAM_INGRESS, PROGRAM_XDP};
 
 use crate::{
@@ -67,19 +67,37 @@ impl Hung {
 }
 
 /// The names of all programs. They are asked for when the first one is wanted.
+///
+/// Only CAP_SYS_ADMIN may ask, which an agent of root gives up after its start: from then on it goes by the names of
+/// programs that were there. The kernel gives no number to another program for as long as it has new ones.
 #[derive(Debug, Default)]
-pub(crate) struct Names(OnceCell<BTreeMap<u32, String>>);
+pub(crate) struct Names {
+    now: OnceCell<BTreeMap<u32, String>>,
+    before: BTreeMap<u32, String>,
+}
 
 impl Names {
+    /// To be asked for anew; where one may not ask any more, those of before.
+    pub(crate) fn again(self) -> Self {
+        Self {
+            before: self.now.into_inner().unwrap_or(self.before),
+            now: OnceCell::new(),
+        }
+    }
+
+    /// Asks for them, whether or not one is wanted.
+    pub(crate) fn ask(&self) -> &BTreeMap<u32, String> {
+        self.now.get_or_init(|| {
+            let loaded = loaded_programs().map_while(Result::ok);
+            let name = |program: ProgramInfo| String::from_utf8_lossy(program.name()).into_owned();
+            let loaded: BTreeMap<_, _> = loaded.map(|program| (program.id(), name(program))).collect();
+            if loaded.is_empty() { self.before.clone() } else { loaded }
+        })
+    }
+
     /// The name of one; `None` where one may not ask.
     fn of(&self, id: u32) -> Option<String> {
-        let all = self.0.get_or_init(|| {
-            let loaded = loaded_programs().map_while(Result::ok);
-            loaded
-                .map(|program| (program.id(), String::from_utf8_lossy(program.name()).into_owned()))
-                .collect()
-        });
-        all.get(&id).cloned()
+        self.ask().get(&id).cloned()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The start of the agent, and its end.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -28,7 +28,7 @@ use crate::{
     interfaces::{self, Follower, Interfaces},
     metrics::Metrics,
     page::Page,
-    pods,
+    pods, privileges,
     search::Suffixes,
     service,
     settings::{Loaded, Settings},
@@ -44,6 +44,7 @@ pub(crate) fn run(
     format: EventFormat,
     object: Option<&Path>,
 ) -> anyhow::Result<()> {
+    privileges::renounce();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(settings, loaded, format, object))
 }
@@ -79,6 +80,8 @@ async fn serve(settings: Settings, loaded: Loaded, format: EventFormat, object: 
             return Err(error.into());
         }
     };
+    // There is one thread yet, and all that is to be written to is there.
+    privileges::confine(&config.attach, socket.as_ref().map(Socket::path));
     let feed = Feed::new();
     let mut teller = Teller::new(Output::new(format), feed.clone(), pods::watch(&config.pods));
     let snapshot = Arc::new(Mutex::new(Snapshot::default()));
@@ -90,6 +93,9 @@ async fn serve(settings: Settings, loaded: Loaded, format: EventFormat, object: 
             return Err(error);
         }
     };
+
+    privileges::keep(&config.attach, settings.file().map(PathBuf::as_path));
+    privileges::forbid(&config.attach);
 
     let (ready, is_ready) = watch::channel(false);
     let (stop, stopped) = watch::channel(false);

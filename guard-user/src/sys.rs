@@ -174,6 +174,25 @@ pub(crate) fn first_word(array: &MapData) -> io::Result<u64> {
     Ok(u64::from_ne_bytes(word))
 }
 
+/// Takes the right to write to a map from whoever has or opens it, for as long as the map is there: programs write to it
+/// as before (`BPF_MAP_FREEZE`, Linux 5.2, include/uapi/linux/bpf.h). One that is frozen already stays so.
+///
+/// # Errors
+///
+/// What `bpf` says: `ENOTSUPP` for a map with locks in its values, `EINVAL` from a kernel that knows no such thing.
+pub(crate) fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
+    const BPF_MAP_FREEZE: libc::c_int = 22;
+    // `union bpf_attr`, as far as this command reads it.
+    let map_fd = map.as_raw_fd().unsigned_abs();
+    // SAFETY: the kernel reads the four bytes of the descriptor, which live until the call returns, and writes nothing.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_FREEZE, &raw const map_fd, size_of_val(&map_fd)) };
+    match Errno::result(result) {
+        // Whoever may not write to it any more may not freeze it either.
+        Ok(_) | Err(Errno::EBUSY | Errno::EPERM) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Groups of the peer of a Unix socket, as of the moment when it connected (`SO_PEERGROUPS`, net/core/sock.c).
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    env, fs,
+    env, fs, io,
     net::IpAddr,
     os::fd::{AsFd as _, BorrowedFd},
     path::PathBuf,
@@ -17,7 +17,7 @@ use crate::{
 use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader, TestRunOptions, TestRunResult,
-    maps::{Array, Map, MapInfo, PerCpuArray, PerCpuValues, RingBuf},
+    maps::{Array, Map, MapData, MapInfo, PerCpuArray, PerCpuValues, RingBuf},
     programs::{ProgramInfo, SchedClassifier, TestRun as _, Xdp},
     util::nr_cpus,
 };
@@ -202,8 +202,8 @@ pub struct Cut {
 /// The kernel object, loaded.
 pub struct Bench {
     ebpf: Ebpf,
-    events: RingBuf<aya::maps::MapData>,
-    samples: RingBuf<aya::maps::MapData>,
+    events: RingBuf<MapData>,
+    samples: RingBuf<MapData>,
     control: Control,
 }
 
@@ -598,4 +598,14 @@ fn back(query: &Query) -> Query {
     back.envelope.destination.set_ip(source.ip());
     back.id = !query.id;
     back
+}
+
+/// Writes zeros over the first value of an array map.
+///
+/// # Errors
+///
+/// What the kernel says: `EPERM` for a map that is frozen.
+pub fn overwrite(map: &MapData) -> io::Result<()> {
+    let size = map.info().map_err(io::Error::other)?.value_size();
+    zero_array(map.fd().as_fd(), size as usize, 1)
 }

@@ -114,6 +114,14 @@ impl Namespace {
         })
     }
 
+    /// The same as another user, who has no groups and no capabilities.
+    pub fn run_as<T: Send>(&self, user: u32, work: impl FnOnce() -> T + Send) -> T {
+        self.run(|| {
+            sys::become_user(user).expect("root may become anybody");
+            work()
+        })
+    }
+
     /// Starts a program inside; its output goes to files, see [`Process::log`].
     ///
     /// The program must keep its user and group, else the kernel forgets that it has to die with us.

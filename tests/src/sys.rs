@@ -48,6 +48,19 @@ pub(crate) fn die_with_spawner(command: &mut Command) {
     }
 }
 
+/// Makes the calling thread, and no other one of this process, that of a user without groups and capabilities.
+pub(crate) fn become_user(id: libc::uid_t) -> Result<(), Errno> {
+    let none = std::ptr::null::<libc::gid_t>();
+    // The system calls themselves are about one thread; the C library would have all of them follow.
+    // SAFETY: setgroups(2) reads no group, the others take three numbers each; no memory of ours is written to.
+    unsafe {
+        Errno::result(libc::syscall(libc::SYS_setgroups, 0, none))?;
+        Errno::result(libc::syscall(libc::SYS_setresgid, id, id, id))?;
+        Errno::result(libc::syscall(libc::SYS_setresuid, id, id, id))?;
+    }
+    Ok(())
+}
+
 /// The signal that ends a system call of ours, and nothing else.
 const INTERRUPT: Signal = Signal::SIGUSR1;
 

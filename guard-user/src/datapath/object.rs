@@ -3,11 +3,11 @@
 //! aya takes whatever map it finds at a pin. A map of another size under a program's feet is memory corruption, so each
 //! pin is compared with what the object says first, and thrown away if it differs.
 
-use std::path::Path;
+use std::{os::fd::AsFd as _, path::Path};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{MapInfo, MapType},
+    maps::{Map, MapInfo, MapType},
 };
 use guard_common::{
     abi,
@@ -24,6 +24,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use tracing::{debug, warn};
 
 use super::pins::Pins;
+use crate::sys;
 
 /// Why the kernel object cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -59,8 +60,22 @@ pub(super) fn load(object: &[u8], pins: &Pins, namespace: u32) -> Result<Ebpf, O
     }
     // An object that was built before there were others has none.
     loader.override_global(abi::NAMESPACE, &namespace, false);
-    loader.load(object).map_err(|error| ObjectError::Load(Box::new(error)))
+    let ebpf = loader
+        .load(object)
+        .map_err(|error| ObjectError::Load(Box::new(error)))?;
+    for name in FROZEN {
+        if let Some(Map::Array(map) | Map::PerCpuArray(map)) = ebpf.map(name)
+            && let Err(error) = sys::freeze(map.fd().as_fd())
+        {
+            debug!("{name} is not frozen: {error}");
+        }
+    }
+    Ok(ebpf)
 }
+
+/// Maps that programs alone write to: nobody else may, the agent included. Those with locks cannot be frozen, nor can a
+/// ring buffer, in which its reader notes how far it has come; constants are frozen when they are loaded.
+const FROZEN: [&str; 5] = [abi::ALLOWANCES, abi::COUNTERS, "DESKS", abi::FLOWS, abi::SAMPLERS];
 
 /// Name, bytes of a value, and entries of each map.
 fn shapes() -> [(&'static str, usize, usize); 13] {

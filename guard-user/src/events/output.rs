@@ -20,7 +20,7 @@ use std::{
 use tracing::{info, warn};
 
 use super::Event;
-use crate::cli::EventFormat;
+use crate::{cli::EventFormat, privileges};
 
 /// Lines that wait for a slow reader.
 const QUEUE: usize = 1_024;
@@ -106,7 +106,10 @@ impl Lines {
         };
         let thread = thread::Builder::new()
             .name("events".to_owned())
-            .spawn(move || writer.write(&lines, alive));
+            .spawn(move || {
+                privileges::give_up();
+                writer.write(&lines, alive);
+            });
         if let Err(error) = &thread {
             warn!("cannot write events: {error}; the metrics go on");
         }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, PipeReader, Read as _},
+    mem,
     os::fd::AsFd as _,
     sync::mpsc::Receiver,
     thread,
@@ -49,6 +50,8 @@ pub(crate) struct Follower {
     elsewhere: Elsewhere,
     /// The `lo` of each namespace that is guarded beside the agent's own.
     loopbacks: Vec<Device>,
+    /// The names of programs that hang where the guard does.
+    names: Names,
     /// When other namespaces are looked at again.
     next_elsewhere: Instant,
     /// When what is attached is checked again.
@@ -70,6 +73,7 @@ impl Follower {
             selection: config.attach.selection.clone(),
             elsewhere,
             loopbacks: Vec::new(),
+            names: Names::default(),
             next_elsewhere: Instant::now(),
             next_check: Instant::now() + CHECK,
             netlink: Netlink::open()?,
@@ -106,6 +110,8 @@ impl Follower {
         // Numbers of namespaces are given anew: what an agent before this one had there is taken out first.
         self.look_elsewhere(Instant::now(), &mut change);
         self.finish(&mut change);
+        // Soon nobody may ask any more.
+        self.names.ask();
         Ok(change)
     }
 
@@ -143,7 +149,7 @@ impl Follower {
             let mut change = match self.look(&news.gone, Instant::now()) {
                 Ok(change) => change,
                 Err(error) => {
-                    if !std::mem::replace(&mut self.is_blind, true) {
+                    if !mem::replace(&mut self.is_blind, true) {
                         warn!("cannot list the interfaces: {error}; what is guarded stays so, and it is tried again");
                     }
                     continue;
@@ -189,13 +195,14 @@ impl Follower {
             self.next_check = now + CHECK;
             self.check(&present, &mut change);
         }
-        let names = Names::default();
+        let names = mem::take(&mut self.names).again();
         for Chosen { device, why } in chosen {
             if let Some(&link) = present.get(&device.ifindex) {
                 self.guard(&device, &why, link, &names, now, &mut change);
             }
             self.devices.insert(device.ifindex, device);
         }
+        self.names = names;
         Ok(change)
     }
 

@@ -9,6 +9,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use super::{Directory, Known, Shared, Sockets, VALID, runtime::Runtime, ways::Ways};
+use crate::privileges;
 
 /// Between two questions, where nobody is waiting: pods come and go, and addresses are given to others.
 const STEADY: Duration = Duration::from_secs(5);
@@ -21,6 +22,7 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 
 /// Asks as long as the process lives.
 pub(super) fn follow(shared: &Arc<Shared>, sockets: Sockets) {
+    privileges::give_up();
     let inside = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match inside {
         Ok(inside) => inside.block_on(rounds(shared, Runtime::new(sockets))),
