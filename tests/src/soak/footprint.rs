@@ -2,16 +2,17 @@
 
 use std::{
     collections::BTreeSet,
+    fmt::Write as _,
     fs,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
 use aya::{
-    maps::MapData,
+    maps::{Map, MapData, PerCpuArray},
     programs::{loaded_links, loaded_programs},
 };
-use guard_common::abi;
+use guard_common::{abi, counter::Counters};
 use serde::Serialize;
 
 use crate::{Namespace, Process};
@@ -69,9 +70,33 @@ impl Objects {
     }
 }
 
+/// What the kernel itself has counted, place by place, of queries, responses, trips and actions: for whoever wants to know
+/// why something does not add up.
+pub(super) fn counted(host: &Namespace) -> Result<String> {
+    host.run(|| -> Result<_> {
+        let map = Map::from_map_data(MapData::from_pin(pinned())?)?;
+        let counters = PerCpuArray::<_, Counters>::try_from(map)?;
+        let mut said = String::new();
+        for place in 0..counters.len() {
+            let cpus: Vec<Counters> = counters.get(&place, 0)?.iter().copied().collect();
+            let total = Counters::sum(&cpus);
+            let counts = total.0.iter().enumerate().filter(|(_, count)| **count > 0);
+            let counts: Vec<String> = counts.map(|(index, count)| format!("{index}:{count}")).collect();
+            if !counts.is_empty() {
+                let _ = write!(said, "[{place}] {} ", counts.join(" "));
+            }
+        }
+        Ok(said)
+    })
+}
+
 /// The kernel's number of the map that every program of a guard has, as it is pinned on its host.
 pub(super) fn map(host: &Namespace) -> Result<u32> {
-    let pinned: PathBuf = Path::new("/sys/fs/bpf/dnsguard").join(format!("v{}/maps/COUNTERS", abi::VERSION));
+    let pinned = pinned();
     host.run(|| -> Result<_> { Ok(MapData::from_pin(&pinned)?.info()?.id()) })
         .with_context(|| format!("open {}", pinned.display()))
+}
+
+fn pinned() -> PathBuf {
+    Path::new("/sys/fs/bpf/dnsguard").join(format!("v{}/maps/COUNTERS", abi::VERSION))
 }

@@ -5,9 +5,9 @@
 //! restart loses, is lost there. Between them and the outside lie wires at which nftables counts what is sent and what
 //! arrives, on both sides of the hooks; every half minute the traffic rests, and then all counts have to agree.
 //!
-//! [`node`] is what is built, [`traffic`], [`loops`], [`churn`], [`policy`] and [`restarts`] are what goes on there,
-//! [`count`] and [`exposition`] say what was counted by nftables and by the guard, [`balance`] compares them,
-//! [`footprint`] says what an agent takes, and [`finding`] what is to hold at the end.
+//! `node` is what is built, `traffic`, `loops`, `churn`, `policy` and `restarts` are what goes on there, `count` and
+//! `exposition` say what was counted by nftables and by the guard, `balance` compares them, `footprint` says what an agent
+//! takes, and `finding` what is to hold at the end.
 
 mod balance;
 mod churn;

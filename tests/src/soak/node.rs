@@ -22,6 +22,7 @@ use super::{
     balance::{self, Judged, Wire},
     count::{self, Count},
     exposition::Exposition,
+    footprint,
     pace::Pace,
     sample::Settled,
 };
@@ -313,8 +314,14 @@ impl Node {
         let wires = self.wait_quiet()?;
         let deadline = Instant::now() + READ;
         loop {
-            let settled = self.compare(&wires)?;
-            if settled.wrong.is_empty() || Instant::now() >= deadline {
+            let mut settled = self.compare(&wires)?;
+            let late = Instant::now() >= deadline;
+            if late && !settled.wrong.is_empty() {
+                settled
+                    .wrong
+                    .push(format!("the kernel has counted {}", footprint::counted(&self.host)?));
+            }
+            if late || settled.wrong.is_empty() {
                 return Ok(settled);
             }
             sleep(POLL);

@@ -134,9 +134,13 @@ pub fn run(soak: &Soak, interrupted: &AtomicBool, tell: &(dyn Fn(&Sample) + Sync
                 if !restarted.pace.wait(soak.spell) {
                     return Ok(());
                 }
-                restarts::restart(restarted, number)?;
+                let wrong = restarts::restart(restarted, number)?;
                 number += 1;
-                watch.add(rested(restarted)?);
+                let mut sample = rested(restarted)?;
+                if let Some(settled) = &mut sample.settled {
+                    settled.wrong.extend(wrong);
+                }
+                watch.add(sample);
                 Ok(())
             });
         });
