@@ -254,9 +254,10 @@ impl<const EGRESS: bool> TcDoor<EGRESS> {
     #[inline(always)]
     fn write(&self, plan: &Plan) -> Option<()> {
         let length = plan.frame_len();
-        // SAFETY: the context of this call. The helper makes the whole packet linear and writable; one that has its length
-        // and is linear is writable from the beginning (`bpf_unclone_prologue`, net/core/filter.c).
+        // One that has its length and is linear is writable from the beginning (`bpf_unclone_prologue`, net/core/filter.c).
+        // SAFETY: the context of this call.
         let has_length = self.frame().len() == length && unsafe { (*self.0).len } as usize == length;
+        // SAFETY: the context of this call. The helper makes the whole packet linear and writable.
         if !has_length && unsafe { bpf_skb_change_tail(self.0, length as u32, 0) } != 0 {
             return None;
         }

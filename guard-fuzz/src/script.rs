@@ -249,7 +249,11 @@ pub(crate) fn policy(plan: u8) -> Policy {
                     continue;
                 }
                 // Of three plans, one has rows that drop where it answers.
-                let action = if plan / 8 % 3 == 0 { Action::Drop } else { action };
+                let action = if (plan / 8).is_multiple_of(3) {
+                    Action::Drop
+                } else {
+                    action
+                };
                 let Some(rate) = Rate::new(1, 3_600, 4 * id as u32) else {
                     continue;
                 };

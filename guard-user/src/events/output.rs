@@ -104,12 +104,10 @@ impl Lines {
             untold: 0,
             is_torn: false,
         };
-        let thread = thread::Builder::new()
-            .name("events".to_owned())
-            .spawn(move || {
-                privileges::give_up();
-                writer.write(&lines, alive);
-            });
+        let thread = thread::Builder::new().name("events".to_owned()).spawn(move || {
+            privileges::give_up();
+            writer.write(&lines, alive);
+        });
         if let Err(error) = &thread {
             warn!("cannot write events: {error}; the metrics go on");
         }

@@ -256,7 +256,7 @@ mod tests {
             ns_min: 0.0,
             ns_max: 0.0,
             ratio_to_empty,
-            verified_insns: Some(150_001),
+            verified_insns: Some(160_001),
         })
     }
 
@@ -278,7 +278,7 @@ mod tests {
         let expected = [
             ("dnsguard_xdp: not DNS, the worst of four", "1.31x", false),
             ("dnsguard_xdp: query, 20 bytes, one key", "6.00x", true),
-            ("instructions verified, the longest program", "150,001", false),
+            ("instructions verified, the longest program", "160,001", false),
         ];
         assert_eq!(
             told(&records),
