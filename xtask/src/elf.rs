@@ -16,6 +16,8 @@ const SECTION_ENTRY_SIZE: usize = 0x3a;
 const SECTION_COUNT: usize = 0x3c;
 const SYMBOL_SIZE: usize = 24;
 const SYMBOL_TABLE: u32 = 2;
+/// `SHF_EXECINSTR`, a flag of a section.
+const EXECUTABLE: usize = 4;
 
 /// Whether a program is loaded by the kernel alone: it names no interpreter, such as `/lib64/ld-linux-x86-64.so.2`.
 pub(crate) fn is_static(elf: &[u8]) -> Result<bool> {
@@ -59,6 +61,21 @@ pub(crate) fn symbols(elf: &[u8]) -> Result<Vec<String>> {
         }
     }
     Ok(names)
+}
+
+/// The contents of every section that holds instructions, in their order.
+pub(crate) fn code(elf: &[u8]) -> Result<Vec<&[u8]>> {
+    if !elf.starts_with(b"\x7fELF\x02\x01") {
+        bail!("this is no little-endian ELF64 object");
+    }
+    let mut sections = Vec::new();
+    for section in 0..half(elf, SECTION_COUNT)? {
+        let header = section_header(elf, section.into())?;
+        if double(header, 0x08)? & EXECUTABLE != 0 {
+            sections.push(contents(elf, header)?);
+        }
+    }
+    Ok(sections)
 }
 
 fn section_header(elf: &[u8], index: usize) -> Result<&[u8]> {

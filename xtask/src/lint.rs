@@ -8,11 +8,11 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 
 use crate::{
-    deny, ebpf, elf,
+    deny, ebpf, elf, instructions,
     object::{self, Object},
     step,
     toolchain::{Survey, Toolchain},
@@ -79,13 +79,15 @@ pub(crate) fn run(workspace: &Workspace, _args: &LintArgs) -> Result<ExitCode> {
         Ok(Some(object)) => {
             judge("kernel object's warnings", no_warnings(&object));
             judge("kernel object's symbols", no_panic(&object));
+            judge("kernel object's instructions", no_unwanted_instructions(&object));
         }
         Ok(None) => {
             judge("kernel object's warnings", Ok(no_toolchain()));
-            judge(
-                "kernel object's symbols",
-                object::read(workspace.prebuilt()).and_then(|object| no_panic(&object)),
-            );
+            let committed = |check: fn(&Object) -> Result<Verdict>| {
+                object::read(workspace.prebuilt()).and_then(|object| check(&object))
+            };
+            judge("kernel object's symbols", committed(no_panic));
+            judge("kernel object's instructions", committed(no_unwanted_instructions));
         }
         Err(error) => judge("kernel object", Err(error)),
     }
@@ -180,6 +182,27 @@ fn no_panic(object: &Object) -> Result<Verdict> {
         bail!(
             "it reaches a panic, and such a program does not load: {}",
             panics.join(", ")
+        );
+    }
+    Ok(Verdict::Clean)
+}
+
+fn no_unwanted_instructions(object: &Object) -> Result<Verdict> {
+    let sections = elf::code(&object.bytes).with_context(|| format!("cannot read {}", object.path.display()))?;
+    ensure!(
+        sections.iter().any(|code| !code.is_empty()),
+        "{} has no instructions",
+        object.path.display()
+    );
+    let unwanted: Vec<String> = sections
+        .iter()
+        .flat_map(|code| instructions::unwanted(code))
+        .map(|(number, why)| format!("instruction {number} is {why}"))
+        .collect();
+    if !unwanted.is_empty() {
+        bail!(
+            "not every kernel that it is for runs it rightly: {}",
+            unwanted.join(", ")
         );
     }
     Ok(Verdict::Clean)

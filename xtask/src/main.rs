@@ -2,8 +2,9 @@
 //!
 //! `setup` installs what the kernel object needs, `ebpf` builds that object reproducibly, `package` makes the Debian
 //! package, `image` puts the agent into a container image, `manifests` renders what Kubernetes is given, `bench`
-//! measures what the guard costs, `fuzz` feeds hostile bytes to what reads bytes of others, `soak` wears it for as long as one likes, `test` runs everything there
-//! is to run and ends with one line of counts, `lint` is what must be clean before a commit. A machine that cannot build
+//! measures what the guard costs, `fuzz` feeds hostile bytes to what reads bytes of others, `soak` wears it for as long
+//! as one likes, `test` runs everything there is to run and ends with one line of counts, `lint` is what must be clean
+//! before a commit. A machine that cannot build
 //! the kernel object still builds, tests and runs the rest with the committed one.
 
 #![forbid(unsafe_code)]
@@ -20,6 +21,7 @@ mod elf;
 mod fuzz;
 mod host;
 mod image;
+mod instructions;
 mod interrupt;
 mod kubernetes;
 mod linker;
