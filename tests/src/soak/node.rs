@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail};
 
 use super::{
     balance::{self, Judged, Wire},
@@ -283,11 +283,13 @@ impl Node {
             if now != last {
                 (since, last) = (Instant::now(), now);
             }
-            ensure!(
-                Instant::now() < deadline,
-                "packets move on {} long after everybody stopped: {last:?}",
-                self.name
-            );
+            if Instant::now() >= deadline {
+                let counted = footprint::counted(&self.host).unwrap_or_else(|error| format!("{error:#}"));
+                bail!(
+                    "packets move on {} long after everybody stopped: {last:?}; the kernel has counted {counted}",
+                    self.name
+                );
+            }
         }
         Ok(last)
     }
