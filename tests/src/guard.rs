@@ -25,6 +25,11 @@ const POLL: Duration = Duration::from_millis(10);
 /// How often the metrics are read while waiting.
 const COUNTER_POLL: Duration = Duration::from_millis(100);
 
+/// Where agents pin what they have in the kernel, if its maps are of this version.
+pub fn pins(version: u32) -> PathBuf {
+    PathBuf::from(format!("/sys/fs/bpf/dnsguard/v{version}"))
+}
+
 /// What the guard may do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {

@@ -118,6 +118,23 @@ impl Process {
         kib.with_context(|| format!("no VmRSS in {path}"))
     }
 
+    /// Files that it has open.
+    pub fn open_files(&self) -> Result<usize> {
+        self.entries("fd")
+    }
+
+    /// Its threads.
+    pub fn threads(&self) -> Result<usize> {
+        self.entries("task")
+    }
+
+    /// Entries of one of its folders in `/proc`.
+    fn entries(&self, folder: &str) -> Result<usize> {
+        let path = format!("/proc/{}/{folder}", self.pid());
+        let entries = fs::read_dir(&path).with_context(|| format!("{} has ended", self.name))?;
+        Ok(entries.count())
+    }
+
     /// What it wrote to standard output so far.
     pub fn output(&self) -> String {
         self.read(&self.stdout)

@@ -17,7 +17,7 @@ use aya::{
 use guard_common::{abi, budget::MeterLine, counter::Counters, flow::FlowLine, remedy::Allowance};
 use guard_tests::{
     Namespace, bench,
-    guard::{Guard, GuardOptions},
+    guard::{self, Guard, GuardOptions},
 };
 use nix::{
     errno::Errno,
@@ -153,7 +153,7 @@ fn a_stranger_gets_at_nothing() -> Result<()> {
         }
         Ok(pins)
     })?;
-    let counters = root.join(format!("v{}/maps/{}", abi::VERSION, abi::COUNTERS));
+    let counters = guard::pins(abi::VERSION).join("maps").join(abi::COUNTERS);
     let number = namespace.run(|| -> Result<_> { Ok(MapData::from_pin(&counters)?.info()?.id()) })?;
     ensure!(pins.contains(&counters) && pins.len() > 15, "{pins:?}");
     let pid = Pid::from_raw(guard.process().pid().cast_signed());
@@ -215,7 +215,7 @@ fn written<T: aya::Pod + Default>(map: Map) -> Result<io::ErrorKind> {
 fn maps_that_programs_alone_write_to_are_frozen() -> Result<()> {
     let (namespace, guard) = start("")?;
     let open = |name: &str| -> Result<Map> {
-        let pin = Path::new("/sys/fs/bpf/dnsguard").join(format!("v{}/maps/{name}", abi::VERSION));
+        let pin = guard::pins(abi::VERSION).join("maps").join(name);
         Ok(Map::from_map_data(MapData::from_pin(pin)?)?)
     };
     namespace.run(|| -> Result<()> {

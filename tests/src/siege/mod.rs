@@ -19,6 +19,7 @@ mod load;
 mod memory;
 mod patrons;
 mod watch;
+mod worker;
 
 use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -37,7 +38,7 @@ use crate::{
     Namespace,
     flood::{Asked, FLOODED, Flooding, Pace, Stream},
     frame::Query,
-    guard::{Guard, GuardOptions, binary},
+    guard::{Guard, GuardOptions, binary, pins},
     programs,
     question::{Question, RecordType},
     resolver::{Duties, Resolver, Unbound},
@@ -235,11 +236,6 @@ impl Siege {
             .run(|| fs::remove_file(old).or(Ok(())).and_then(|()| fs::copy(binary, &new)))?;
         Ok(new)
     }
-}
-
-/// Where agents pin what they have in the kernel, if its maps are of this version.
-pub fn pins(version: u32) -> PathBuf {
-    PathBuf::from(format!("/sys/fs/bpf/dnsguard/v{version}"))
 }
 
 /// Now, on the clock that leases end by.

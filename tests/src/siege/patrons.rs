@@ -4,11 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -16,6 +12,7 @@ use anyhow::{Context as _, Result};
 use hickory_proto::op::{Message, MessageType, OpCode};
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 
+use super::worker::Worker;
 use crate::{
     Namespace, Report,
     client::Reply,
@@ -31,10 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// They share a socket, so that no answer finds none, and each has an ID and a name of its own.
 #[derive(Debug)]
-pub struct Patrons {
-    over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<Report>>>,
-}
+pub struct Patrons(Worker<Report>);
 
 impl Patrons {
     /// Asks `server` from inside `namespace`, `qps` times a second, for A records; a `*` in `name` is another label each
@@ -43,31 +37,13 @@ impl Patrons {
         let socket = namespace.udp(SocketAddr::new(IpAddr::from(Ipv4Addr::UNSPECIFIED), 0))?;
         setsockopt(&socket, RcvBufForce, &ROOM).context("make room for answers")?;
         namespace.run(|| socket.connect(server))?;
-        let over = Arc::new(AtomicBool::new(false));
-        let (told, name) = (Arc::clone(&over), name.to_owned());
-        let thread = thread::Builder::new().name("patrons".into());
-        let thread = thread.spawn(move || ask(&socket, &name, Duration::from_secs(1) / qps, &told))?;
-        Ok(Self {
-            over,
-            thread: Some(thread),
-        })
+        let (name, interval) = (name.to_owned(), Duration::from_secs(1) / qps);
+        Worker::start("patrons", move |over| ask(&socket, &name, interval, over)).map(Self)
     }
 
     /// Asks no more; waits until the last query is answered or lost.
-    pub fn stop(mut self) -> Result<Report> {
-        self.over.store(true, Ordering::Relaxed);
-        let thread = self.thread.take().context("they are stopped once")?;
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    }
-}
-
-impl Drop for Patrons {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // Whoever wants to know what they got calls `stop`.
-            drop(thread.join());
-        }
+    pub fn stop(self) -> Result<Report> {
+        self.0.stop()
     }
 }
 

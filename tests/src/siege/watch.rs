@@ -2,17 +2,14 @@
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle, sleep},
+    sync::atomic::{AtomicBool, Ordering},
+    thread::sleep,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use super::monotonic;
+use super::{monotonic, worker::Worker};
 use crate::{
     Namespace,
     frame::HELD,
@@ -50,45 +47,26 @@ pub struct Sample {
 
 /// Looks until it is told to stop.
 #[derive(Debug)]
-pub struct Watch {
-    over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<Vec<Sample>>>>,
-}
+pub struct Watch(Worker<Vec<Sample>>);
 
 impl Watch {
     /// Asks `server` this question.
     pub fn start(namespace: &Namespace, server: SocketAddr, question: &Question) -> Result<Self> {
-        let over = Arc::new(AtomicBool::new(false));
-        let (told, namespace, question) = (Arc::clone(&over), namespace.clone(), question.clone());
-        let thread = thread::Builder::new().name("watch".into()).spawn(move || {
+        let (namespace, question) = (namespace.clone(), question.clone());
+        let looks = move |over: &AtomicBool| {
             let mut samples = Vec::new();
-            while !told.load(Ordering::Relaxed) {
+            while !over.load(Ordering::Relaxed) {
                 samples.push(look(&namespace, server, &question)?);
                 sleep(INTERVAL);
             }
             Ok(samples)
-        })?;
-        Ok(Self {
-            over,
-            thread: Some(thread),
-        })
+        };
+        Worker::start("watch", looks).map(Self)
     }
 
     /// Looks no more.
-    pub fn stop(mut self) -> Result<Vec<Sample>> {
-        self.over.store(true, Ordering::Relaxed);
-        let thread = self.thread.take().context("it is stopped once")?;
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // Whoever wants to know what it saw calls `stop`.
-            drop(thread.join());
-        }
+    pub fn stop(self) -> Result<Vec<Sample>> {
+        self.0.stop()
     }
 }
 

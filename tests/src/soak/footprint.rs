@@ -1,11 +1,6 @@
 //! What an agent takes, in its process and in the kernel.
 
-use std::{
-    collections::BTreeSet,
-    fmt::Write as _,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, fmt::Write as _, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -15,7 +10,7 @@ use aya::{
 use guard_common::{abi, counter::Counters};
 use serde::Serialize;
 
-use crate::{Namespace, Process};
+use crate::{Namespace, Process, guard::pins};
 
 /// What a process takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -31,14 +26,10 @@ pub struct Footprint {
 impl Footprint {
     /// Of a running process.
     pub(super) fn of(process: &Process) -> Result<Self> {
-        let entries = |folder: &str| {
-            let path = format!("/proc/{}/{folder}", process.pid());
-            Ok::<_, anyhow::Error>(fs::read_dir(&path).with_context(|| format!("read {path}"))?.count())
-        };
         Ok(Self {
             rss_kib: process.rss_kib()?,
-            fds: entries("fd")?,
-            threads: entries("task")?,
+            fds: process.open_files()?,
+            threads: process.threads()?,
         })
     }
 }
@@ -98,5 +89,5 @@ pub(super) fn map(host: &Namespace) -> Result<u32> {
 }
 
 fn pinned() -> PathBuf {
-    Path::new("/sys/fs/bpf/dnsguard").join(format!("v{}/maps/COUNTERS", abi::VERSION))
+    pins(abi::VERSION).join("maps").join(abi::COUNTERS)
 }

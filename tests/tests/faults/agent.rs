@@ -16,9 +16,9 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use guard_common::abi;
 use guard_tests::{
     Namespace, guard,
-    guard::{Guard, GuardOptions},
+    guard::{Guard, GuardOptions, pins},
     programs,
-    siege::{MemoryLimit, START, Seen, Siege, WIRE, monotonic, pins},
+    siege::{MemoryLimit, START, Seen, Siege, WIRE, monotonic},
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -38,10 +38,6 @@ const METRICS: ([u8; 4], u16) = ([127, 0, 0, 1], 9533);
 
 fn pid(guard: &Guard) -> Result<Pid> {
     Ok(Pid::from_raw(i32::try_from(guard.process().pid())?))
-}
-
-fn open_files(guard: &Guard) -> Result<usize> {
-    Ok(fs::read_dir(format!("/proc/{}/fd", guard.process().pid()))?.count())
 }
 
 /// A number in the environment, for longer runs.
@@ -88,7 +84,7 @@ fn an_agent_that_is_killed_and_started_again_costs_nobody_anything() -> Result<(
     let siege = Siege::lay(LONG_LEASE)?;
     let options = siege.options("");
     let mut guard = siege.guarded(&options)?;
-    let (files, before) = (open_files(&guard)?, standing(siege.node())?);
+    let (files, before) = (guard.process().open_files()?, standing(siege.node())?);
     let wire = format!("device=\"{WIRE}\"");
     let seen = guard.counter("dnsguard_dns_queries_total", &[&wire])?;
     let taken = siege.taken()?;
@@ -108,7 +104,7 @@ fn an_agent_that_is_killed_and_started_again_costs_nobody_anything() -> Result<(
     let expected = seen + (siege.taken()? - taken) + toll.patrons[0].sent;
     let counted = guard.wait_counter("dnsguard_dns_queries_total", &[&wire], expected, SOON)?;
     assert_eq!(counted, expected, "every packet is accounted for");
-    wait_for("as many files as before", || Ok(open_files(&guard)? <= files))?;
+    wait_for("as many files as before", || Ok(guard.process().open_files()? <= files))?;
     guard.stop()
 }
 

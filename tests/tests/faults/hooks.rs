@@ -8,8 +8,8 @@ use guard_common::abi;
 use guard_tests::{
     Namespace,
     foreign::Foreign,
-    guard::Guard,
-    siege::{Siege, WIRE, pins},
+    guard::{Guard, pins},
+    siege::{Siege, WIRE},
 };
 use serde_json::Value;
 

@@ -17,9 +17,9 @@ use guard_common::abi;
 use guard_tests::{
     Namespace,
     client::ask,
-    guard::{Guard, binary},
+    guard::{Guard, binary, pins},
     question::{Question, RecordType},
-    siege::{START, Siege, monotonic, pins},
+    siege::{START, Siege, monotonic},
 };
 use nix::{
     errno::Errno,
