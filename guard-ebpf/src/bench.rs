@@ -209,10 +209,9 @@ pub(crate) fn drops_unseen(desk: &Desk) -> bool {
     if shed.observes || !matches!((policy.mode(), shed.action), (Mode::Enforce, Action::Drop)) {
         return false;
     }
-    match draft(Kind::Shed, Ticks::from_ns(case.now_ns), case.flow, control.sample_quota) {
-        Some((0, sampler, here)) => {
-            // SAFETY: a live slot of this CPU.
-            unsafe { *here = sampler };
+    match Draft::new(Kind::Shed, Ticks::from_ns(case.now_ns), case.flow, control.sample_quota) {
+        Some(draft) if draft.weight == 0 => {
+            draft.done();
             true
         }
         _ => false,
@@ -239,15 +238,33 @@ pub(crate) fn draw(kind: Kind, case: &Case) -> u32 {
     judge_draw(kind as u32, Ticks::from_ns(case.now_ns).0, case.flow)
 }
 
-/// The same in line, with nothing changed yet: what came of it, and the sampler as it is afterwards, with its place.
-#[inline(always)]
-pub(crate) fn draft(kind: Kind, now: Ticks, flow: u64, quota: u32) -> Option<(u32, Sampler, *mut Sampler)> {
-    let here = SAMPLERS.get_ptr_mut(kind as u32 & 1)?;
-    // SAFETY: a live slot of this CPU.
-    let mut sampler = unsafe { *here };
-    let random = sampler.random(flow);
-    let weight = sampler.draw(now, quota, || random).unwrap_or(0);
-    Some((weight, sampler, here))
+/// A draw that is not done yet.
+pub(crate) struct Draft {
+    /// Queries that the drawn one stands for, if it is shown; else 0.
+    pub(crate) weight: u32,
+    sampler: Sampler,
+    here: *mut Sampler,
+}
+
+impl Draft {
+    /// Draws in line, with nothing changed yet.
+    #[inline(always)]
+    pub(crate) fn new(kind: Kind, now: Ticks, flow: u64, quota: u32) -> Option<Self> {
+        let here = SAMPLERS.get_ptr_mut(kind as u32 & 1)?;
+        // SAFETY: a live slot of this CPU.
+        let mut sampler = unsafe { *here };
+        let random = sampler.random(flow);
+        let weight = sampler.draw(now, quota, || random).unwrap_or(0);
+        Some(Self { weight, sampler, here })
+    }
+
+    /// Has it count; what came of it.
+    #[inline(always)]
+    pub(crate) fn done(self) -> u32 {
+        // SAFETY: a live slot of this CPU.
+        unsafe { *self.here = self.sampler };
+        self.weight
+    }
 }
 
 /// The moment on the coarse clock.
@@ -892,14 +909,9 @@ extern "C" fn judge_pending(flow: u64, now: u32) -> u32 {
 #[inline(never)]
 extern "C" fn judge_draw(kind: u32, now: u32, flow: u64) -> u32 {
     match CONTROL.get(0) {
-        Some(control) => match draft(Kind::from_u8(kind as u8), Ticks(now), flow, control.sample_quota) {
-            Some((weight, sampler, here)) => {
-                // SAFETY: a live slot of this CPU.
-                unsafe { *here = sampler };
-                weight
-            }
-            None => 0,
-        },
+        Some(control) => {
+            Draft::new(Kind::from_u8(kind as u8), Ticks(now), flow, control.sample_quota).map_or(0, Draft::done)
+        }
         None => 0,
     }
 }

@@ -82,11 +82,7 @@ impl KeyBucket {
     /// slot is taken by an open breaker. What another CPU has made of the key since the look stays.
     #[inline(always)]
     pub fn begin(&mut self, key: Key, hop: &Hop, now: Ticks) -> bool {
-        let found = match self.find(key) {
-            Some(slot) => Some(slot),
-            None => self.claim(key, now),
-        };
-        match found.and_then(|slot| self.picked(slot)) {
+        match self.entry(key, now) {
             Some(state) => {
                 state.passes(hop, now);
                 true
@@ -119,11 +115,7 @@ impl KeyBucket {
     /// The same, with the ruling written where it belongs. False if there is none.
     #[inline(always)]
     pub fn query_into(&mut self, key: Key, hop: &Hop, now: Ticks, rules: &Rules, ruling: &mut Ruling) -> bool {
-        let found = match self.find(key) {
-            Some(slot) => Some(slot),
-            None => self.claim(key, now),
-        };
-        match found.and_then(|slot| self.picked(slot)) {
+        match self.entry(key, now) {
             Some(state) => {
                 state.query_into(hop, now, rules, ruling);
                 true
@@ -197,6 +189,16 @@ impl KeyBucket {
             *tag != Key::default() && is_of_use
         };
         self.tags.iter().zip(&self.states).all(in_use)
+    }
+
+    /// The state of `key`, which is given a slot if it has none. `None` if every slot is taken by an open breaker.
+    #[inline(always)]
+    fn entry(&mut self, key: Key, now: Ticks) -> Option<&mut KeyState> {
+        let found = match self.find(key) {
+            Some(slot) => Some(slot),
+            None => self.claim(key, now),
+        };
+        self.picked(found?)
     }
 
     /// The state in a slot. The number goes through memory that the kernel's verifier does not follow: it would check

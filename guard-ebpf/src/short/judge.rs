@@ -15,7 +15,7 @@ use guard_common::{
 
 use super::{charge, held, read::Asked};
 use crate::{
-    bench,
+    bench::{self, Draft},
     door::Door,
     frame::Frame,
     maps::{DeviceCounters, FLOWS, KEYS},
@@ -55,8 +55,8 @@ pub(super) fn judge<D: Door>(door: &D, frame: &Frame, control: &Control, asked: 
         return None;
     }
     let held = look & Look::HELD != 0;
-    let (weight, sampler, here) = bench::draft(Kind::Query, now, flow, control.sample_quota)?;
-    if held && weight != 0 {
+    let draft = Draft::new(Kind::Query, now, flow, control.sample_quota)?;
+    if held && draft.weight != 0 {
         // It is held and shown: that is for the long way. Nothing has changed yet.
         return None;
     }
@@ -72,8 +72,7 @@ pub(super) fn judge<D: Door>(door: &D, frame: &Frame, control: &Control, asked: 
     if matches!(sighting, Sighting::Retransmit) {
         counters.count(Counter::Retransmits);
     }
-    // SAFETY: a live slot of this CPU.
-    unsafe { *here = sampler };
+    let weight = draft.done();
     if held {
         // SAFETY: as for the sight and for the look.
         let in_hold = unsafe {
