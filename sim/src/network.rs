@@ -212,6 +212,13 @@ impl<'g> Network<'g> {
         }
     }
 
+    /// Has the node that listens on a socket listen on another one, too.
+    pub fn listen_too(&mut self, socket: Socket, other: Socket) {
+        if let Some(&node) = self.owners.get(&socket) {
+            self.owners.insert(other, node);
+        }
+    }
+
     /// Wakes the node that owns the socket at a moment.
     pub fn wake_at(&mut self, at_ns: u64, socket: Socket, token: u64) {
         if let Some(&node) = self.owners.get(&socket) {

@@ -116,6 +116,57 @@ fn the_first_try_of_a_dnsmasq_pair_is_merged_and_no_loop() {
     assert_eq!(network.tally.queries, 3);
 }
 
+/// Where clients ask a server to which the others come at another address.
+const ENTRY: Socket = at(4, 53);
+
+#[test]
+fn a_ring_that_is_entered_at_another_address_is_cut() {
+    for forwarder in [Forwarder::Dnsmasq, Forwarder::Dnsdist, Forwarder::Consul] {
+        for servers in [&PAIR[..], &HOSTS, &[at(1, 53), at(1, 54), at(1, 55)]] {
+            for marks in [true, false] {
+                for retries in 1..4 {
+                    let mut guard = guard(marks);
+                    let mut network = on_lo(&mut guard, 5);
+                    forwarder.ring(&mut network, servers);
+                    network.listen_too(servers[0], ENTRY);
+                    let socket = at(9, 40_000);
+                    network.add(Client::new(socket, ENTRY, 0, vec![S / 2; retries]), &[socket]);
+                    network.wake_at(0, socket, 0);
+                    if marks {
+                        is_proven(&mut network, 8 * S);
+                    } else {
+                        is_cut(&mut network, 8 * S);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// So many packets in the circle, which is seen late, that each mark is overtaken before it comes back.
+#[test]
+fn a_storm_in_which_marks_are_lost_is_cut_all_the_same() {
+    for clients in [10, 40, 120] {
+        let mut guard = guard(true);
+        let mut network = on_lo(&mut guard, 1);
+        Forwarder::Dnsmasq.ring(&mut network, &HOSTS);
+        network.listen_too(HOSTS[0], ENTRY);
+        network.unseen = [(2, 3), (3, 2)].into();
+        for number in 0..clients {
+            let client = at(9, 41_000 + number);
+            network.add(Client::new(client, ENTRY, 0, vec![S / 2; 3]), &[client]);
+            network.wake_at(0, client, 0);
+        }
+        network.run(S + S / 2 + MS, u64::MAX);
+        network.unseen.clear();
+        let seen = network.tally.queries;
+        assert!(
+            network.run_until_trip(5 * S, seen + 50_000).is_some(),
+            "{clients} clients"
+        );
+    }
+}
+
 /// A guard that starts late finds one packet for each retry in the circle.
 #[test]
 fn several_packets_in_a_dnsmasq_pair_are_cut_when_the_guard_comes_late() {

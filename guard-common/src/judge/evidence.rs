@@ -40,6 +40,8 @@ const PACE_RELIEF: u8 = 2;
 const ECHO_POINTS: u8 = 2;
 /// Twenty-four turns.
 const LADDER_POINTS: u8 = 1;
+/// Turns that are enough where the last one came faster than any client retries.
+pub(super) const RAPID_TURNS: u8 = 20;
 
 /// Why a key is taken for a loop.
 #[repr(u8)]
@@ -171,8 +173,13 @@ impl KeyState {
             self.scores.pace = self.scores.pace.saturating_add(points);
             found = Evidence::Pace;
         }
-        if recirculates && !rapid {
-            if !matches!(echo, Evidence::None) {
+        // On one host, those who spell at random and those who hand on what they get look alike.
+        let unprovable = self.is_unprovable(rules);
+        // A repeat may bring an ID back that a client repeats. And in a loop that was entered elsewhere it never comes back
+        // to the server that was asked first.
+        let may_echo = !rapid || matches!(echo, Evidence::Direction);
+        if recirculates && (!rapid || unprovable && !back_at_first) {
+            if may_echo && !matches!(echo, Evidence::None) {
                 self.scores.echo = self.scores.echo.saturating_add(ECHO_POINTS);
                 found = echo;
             } else if hop.same_host && rung.is_same_socket() {
@@ -202,11 +209,10 @@ impl KeyState {
             });
         }
         self.evidence = found as u8;
-        // On one host, those who spell at random and those who hand on what they get look alike.
-        let unprovable = self.is_unprovable(rules);
         let echoes = self.scores.echo >= TRIP && (unprovable || self.is_shuffled());
+        let enough = if rapid { RAPID_TURNS } else { TRIP };
         let takes_turns =
-            unprovable && self.scores.ladder as u16 >= self.turns_of_clients().saturating_add(TRIP as u16);
+            unprovable && self.scores.ladder as u16 >= self.turns_of_clients().saturating_add(enough as u16);
         weighed(if self.scores.pace >= TRIP || echoes || takes_turns {
             Weight::Loop
         } else if suspect {

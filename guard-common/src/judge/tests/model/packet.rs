@@ -400,7 +400,7 @@ fn check_evidence(before: &KeyState, after: &KeyState, ruling: &Ruling, rules: &
         _ if scores.pace >= evidence::TRIP => true,
         Evidence::Identity | Evidence::Direction | Evidence::Ladder | Evidence::Pace => {
             (unprovable || before.has(mark::SHUFFLED)) && scores.echo >= evidence::TRIP
-                || unprovable && scores.ladder >= evidence::TRIP
+                || unprovable && scores.ladder >= evidence::RAPID_TURNS
         }
         Evidence::None => false,
     };
