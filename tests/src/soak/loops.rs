@@ -32,6 +32,7 @@ pub(super) fn pair(node: &Node) {
             light(node, &node.clients, FRONT, &name(number)?)?;
             node.pace.wait(Duration::from_millis(300));
         }
+        node.cut(&name(0)?)?;
         node.pace.wait(Duration::from_secs(2));
         {
             let _working = node.pace.work();
@@ -63,6 +64,7 @@ pub(super) fn incident(node: &Node) {
         round += 1;
         let question = Question::new(&format!("incident-{round}.consul."), RecordType::DS)?;
         light(node, &node.host, INCIDENT, &question)?;
+        node.cut(&question)?;
         node.pace.wait(Duration::from_secs(5));
         Ok(())
     });
