@@ -1,11 +1,11 @@
 //! Which processor does what, and how busy one was.
 
-use std::{collections::BTreeSet, fs, thread};
+use std::{collections::BTreeSet, fs};
 
 use anyhow::{Context as _, Result};
 use nix::{
     sched::{CpuSet, sched_setaffinity},
-    unistd::Pid,
+    unistd::{Pid, SysconfVar, sysconf},
 };
 
 /// The core of the flood and of the good clients; the server's, if there is no other.
@@ -15,10 +15,16 @@ pub(super) const RECEIVER: usize = 0;
 
 /// Keeps a thread on one core; 0 is the calling thread.
 pub(crate) fn pin(thread: i32, cpu: usize) -> Result<()> {
-    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    let cpus = online();
     let mut set = CpuSet::new();
     set.set(cpu.min(cpus - 1))?;
     sched_setaffinity(Pid::from_raw(thread), &set).with_context(|| format!("keep thread {thread} on CPU {cpu}"))
+}
+
+/// How many cores there are, also for a thread that is kept on one of them.
+pub(crate) fn online() -> usize {
+    let count = sysconf(SysconfVar::_NPROCESSORS_ONLN).ok().flatten();
+    count.and_then(|count| usize::try_from(count).ok()).unwrap_or(1)
 }
 
 /// Keeps every thread of a process on one core.

@@ -43,10 +43,7 @@ impl Pair {
     /// Puts packets of one key through one program on two processors, first on one and then on both at once. The thread
     /// has to be where [`WIRE`] is.
     pub fn measure(packet: Packet) -> Result<Self> {
-        ensure!(
-            thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1),
-            "two processors are needed, and there is one"
-        );
+        ensure!(cpu::online() > 1, "two processors are needed, and there is one");
         let bench = packet.bench()?;
         let workers = [Worker::new(0, packet, &bench)?, Worker::new(1, packet, &bench)?];
         let before = bench.counters_of(WIRE)?;
