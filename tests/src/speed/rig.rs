@@ -95,6 +95,6 @@ impl Rig {
 }
 
 /// What this thread has had of a processor.
-fn processor_time() -> io::Result<Duration> {
+pub(super) fn processor_time() -> io::Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }

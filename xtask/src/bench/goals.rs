@@ -55,6 +55,7 @@ pub(super) fn all(records: &[Record]) -> Vec<Goal> {
     let mut goals = Vec::new();
     for program in programs(records) {
         goals.extend(of_packets(records, program));
+        goals.extend(of_memory(records, program));
     }
     goals.extend(of_object(records));
     goals.extend(of_floods(records));
@@ -109,6 +110,38 @@ fn of_packets<'a>(records: &'a [Record], program: &'a str) -> impl Iterator<Item
     ]
     .into_iter()
     .filter_map(move |(what, most, figure)| Some(at_most(&format!("{program}: {what}"), most, figure?)))
+}
+
+/// What it costs that keys are many, in lines of memory: of the tables, two are read one after the other, beside a third.
+fn of_memory(records: &[Record], program: &str) -> Vec<Goal> {
+    let ns = |live_keys: u32| {
+        let query = packets(records).find(|packet| {
+            packet.program == program && packet.packet == "query, 20 bytes" && packet.live_keys == live_keys
+        });
+        query.map(|packet| packet.ns_median)
+    };
+    // The tables come last.
+    let lines = measures(records).filter_map(|measure| match measure {
+        Measure::Memory { ns_median, .. } => Some(*ns_median),
+        _ => None,
+    });
+    let (Some(one), Some(line)) = (ns(1), lines.last()) else {
+        return Vec::new();
+    };
+    let goal = |live_keys: u32, most: f64| {
+        let lines = (ns(live_keys)? - one) / line;
+        let keys = grouped(live_keys.into());
+        Some(Goal {
+            what: format!("{program}: query, 20 bytes, {keys} keys against one"),
+            goal: format!("<= {most} lines of memory"),
+            figure: format!("{lines:.2}"),
+            is_met: lines <= most,
+        })
+    };
+    [goal(100_000, 2.0), goal(1_000_000, 3.0)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn of_object(records: &[Record]) -> Vec<Goal> {
@@ -297,6 +330,35 @@ mod tests {
             (what.as_str(), figure.as_str(), met),
             ("dnsguard_xdp: a million keys against a thousand", "1.75x", false)
         );
+    }
+
+    #[test]
+    fn what_many_keys_cost_is_told_in_lines_of_memory() {
+        let query = |live_keys, ns_median| match packet("query, 20 bytes", live_keys, 1.0) {
+            Record::Packet(packet) => Record::Packet(PacketRecord { ns_median, ..packet }),
+            other @ Record::Other(_) => other,
+        };
+        let memory = |kib, ns_median| {
+            Record::Other(Measure::Memory {
+                kib,
+                ns_median,
+                ns_min: ns_median,
+                ns_max: ns_median,
+            })
+        };
+        let records = [
+            query(1, 80.0),
+            query(100_000, 280.0),
+            query(1_000_000, 480.0),
+            memory(1_024, 10.0),
+            memory(9_216, 100.0),
+        ];
+        let told: Vec<_> = told(&records)
+            .into_iter()
+            .filter(|(what, ..)| what.ends_with(" keys against one"))
+            .collect();
+        assert_eq!(told[0].1, "2.00");
+        assert_eq!((told[1].1.as_str(), told[0].2, told[1].2), ("4.00", true, false));
     }
 
     #[test]

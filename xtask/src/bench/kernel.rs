@@ -5,7 +5,10 @@ use std::thread;
 use anyhow::Result;
 use guard_tests::{
     bench::{Gate, beside_wires},
-    speed::{BUDGET_PPS, Cost, Limited, Packet, Pair, Round, Shape, Spread, Subject, Trial, load_time, map_memory},
+    speed::{
+        BUDGET_PPS, Cost, Limited, Packet, Pair, Round, Shape, Spread, Subject, TABLES, Trial, line_of_memory,
+        load_time, map_memory,
+    },
 };
 
 use super::{
@@ -22,6 +25,9 @@ use crate::{
 pub(super) const UNDISTURBED: f64 = 0.9;
 /// How often a budget is offered what may be too little.
 const BUDGET_TRIES: u32 = 3;
+/// Memory of which lines are read: as much as a cache near the processor may hold, and as much as the tables take in which
+/// a query is looked up.
+const MEMORY: [usize; 2] = [1 << 20, TABLES];
 /// How often the object is loaded.
 const LOADS: usize = 5;
 
@@ -59,6 +65,26 @@ pub(super) fn packets(plan: &Plan, rounds: usize) -> Result<Vec<Record>> {
             ns_max: rounded(empty.max, 10.0),
         }));
     }
+    Ok(records)
+}
+
+/// How far memory is.
+pub(super) fn memory(rounds: usize) -> Result<Vec<Record>> {
+    let progress = Progress::start("lines of memory");
+    let mut records = Vec::new();
+    let mut said = Vec::new();
+    for bytes in MEMORY {
+        let ns = line_of_memory(bytes, rounds)?;
+        let kib = bytes as u64 >> 10;
+        said.push(format!("{:.0} ns of {} KiB", ns.median, grouped(kib)));
+        records.push(Record::Other(Measure::Memory {
+            kib,
+            ns_median: rounded(ns.median, 10.0),
+            ns_min: rounded(ns.min, 10.0),
+            ns_max: rounded(ns.max, 10.0),
+        }));
+    }
+    progress.done(&said.join(", "));
     Ok(records)
 }
 

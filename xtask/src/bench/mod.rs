@@ -150,6 +150,7 @@ fn measure(plan: &Plan, args: &BenchArgs) -> Result<Vec<Record>> {
     let mut records = vec![Record::Other(Measure::Machine(machine::here(rounds)?))];
     records.extend(kernel::packets(plan, rounds)?);
     if args.only.is_empty() {
+        records.extend(kernel::memory(rounds)?);
         records.extend(kernel::pairs()?);
         records.push(kernel::budget()?);
         records.extend(kernel::footprint()?);

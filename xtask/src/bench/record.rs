@@ -49,6 +49,13 @@ pub(super) enum Measure {
         live_keys: u32,
         ns: f64,
     },
+    /// To read a cache line, drawn at random, of so many KiB of memory.
+    Memory {
+        kib: u64,
+        ns_median: f64,
+        ns_min: f64,
+        ns_max: f64,
+    },
     /// Two processors on one key, in [`guard_tests::speed::Pair`].
     TwoCpus {
         packet: String,

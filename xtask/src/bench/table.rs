@@ -91,6 +91,12 @@ fn heading(record: &Record) -> String {
                 "ratio"
             )
         }
+        Record::Other(Measure::Memory { .. }) => {
+            format!(
+                "{:<LABEL$}{:>19}{:>9}{:>9}",
+                "a line of memory, drawn at random", "ns", "min", "max"
+            )
+        }
         Record::Other(Measure::TwoCpus { .. }) => {
             format!(
                 "{:<LABEL$}{:>14}{:>14}{:>12}{:>15}",
@@ -174,6 +180,15 @@ fn of_measure(measure: &Measure) -> Option<String> {
                 "", 1.0
             )
         }
+        Measure::Memory {
+            kib,
+            ns_median,
+            ns_min,
+            ns_max,
+        } => format!(
+            "{:<LABEL$}{ns_median:>19.1}{ns_min:>9.1}{ns_max:>9.1}",
+            format!("of {} KiB", grouped(*kib))
+        ),
         // It is in the file: a person wants to see what is left.
         Measure::Feeder { .. } => return None,
         Measure::TwoCpus {
@@ -304,6 +319,12 @@ pub(super) mod tests {
                     live_keys: 1_000_000,
                     ns: 9.0,
                 },
+                Measure::Memory {
+                    kib: 9_216,
+                    ns_median: 130.0,
+                    ns_min: 120.0,
+                    ns_max: 160.0,
+                },
                 Measure::TwoCpus {
                     packet: "held, dropped, 20 bytes".into(),
                     ns_alone: [70.0, 71.0],
@@ -352,6 +373,9 @@ dnsguard_xdp, 81,967 instructions verified   live keys       ns      min      ma
 ARP                                                  1     17.5     16.5     35.0     1.17
 query, 20 bytes                              1,000,000    120.0    119.0    240.0     8.00
 an empty program like dnsguard_xdp                         15.0     14.5     30.0     1.00
+
+a line of memory, drawn at random                            ns      min      max
+of 9,216 KiB                                              130.0    120.0    160.0
 
 two processors, one key                           ns alone   ns together  throughput    undisturbed
 held, dropped, 20 bytes                            70 / 71       80 / 81       1.75x           97 %
