@@ -4,6 +4,7 @@
 //! is the same for all of them ([`it_is_cut`]).
 
 use std::{
+    fs,
     sync::Mutex,
     thread,
     time::{Duration, Instant},
@@ -12,11 +13,14 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use guard_tests::{
     Namespace, Prober, Report,
+    client::ask,
     guard::{Guard, GuardOptions, Mode},
     programs,
-    question::Question,
+    question::{Question, RecordType},
+    resolver::{Dnsmasq, Duties, Forward, Resolver},
     topology::{Forwarder, Loop, Topology, Wire},
     traces,
+    veth::veth,
 };
 use serde_json::Value;
 
@@ -262,7 +266,7 @@ fn mended_it_resolves(built: &mut Loop, guard: &Guard) -> Result<()> {
         // A hold, the test after it, and one more try of the client.
         let patience = Duration::from_millis(hold_ms) + Duration::from_secs(2);
         let second = Duration::from_secs(1);
-        let reply = guard_tests::client::ask(built.namespace(), built.server(), built.question(), 1, second)?;
+        let reply = ask(built.namespace(), built.server(), built.question(), 1, second)?;
         if reply.answered() {
             println!(
                 "  mended: resolves after {:.1} s, hold {hold_ms} ms",
@@ -371,6 +375,68 @@ fn two_dnsdist_that_are_only_watched_are_suspected() -> Result<()> {
 fn two_dnsdist_that_are_watched_with_marks_are_proven() -> Result<()> {
     let marks = "observe_marks = true\n";
     watched_it_is(circle(Forwarder::Dnsdist, 2, Wire::Loopback), marks, "proven")
+}
+
+/// Clients ask a dnsmasq at its address on a wire, and its loop goes over `lo`: where it was asked first, nothing ever
+/// comes back.
+fn it_is_cut_where_it_was_not_entered(marks: bool) -> Result<()> {
+    let _machine = MACHINE.lock();
+    programs::provide(&["ip", "dnsmasq"])?;
+    let [host, clients] = [Namespace::new()?, Namespace::new()?];
+    veth(&host, &clients, "in0", &[("10.9.0.1/24", "10.9.0.2/24")])?;
+    let start = |listen: &[&str], next: &str| -> Result<Resolver> {
+        let listen = listen.iter().map(|address| Ok(address.parse()?));
+        let recipe = Dnsmasq {
+            duties: Duties {
+                listen: listen.collect::<Result<_>>()?,
+                forwards: vec![Forward::new("consul", next.parse()?)],
+                answers: Vec::new(),
+            },
+            extra: Vec::new(),
+        };
+        recipe.start(&host)
+    };
+    let _front = start(&["127.0.0.1:53", "10.9.0.1:53"], "127.0.0.2:53")?;
+    let _back = start(&["127.0.0.2:53"], "127.0.0.1:53")?;
+    let options = GuardOptions {
+        extra_toml: format!("marks = {marks}\n"),
+        ..GuardOptions::enforce(&["lo", "in0"])
+    };
+    let guard = Guard::start(&host, &options)?;
+    guard.wait_ready(Duration::from_secs(20))?;
+    let question = Question::new("x.consul.", RecordType::A)?;
+    ask(&clients, "10.9.0.1:53".parse()?, &question, 3, Duration::from_secs(2))?;
+    let trip = guard
+        .wait_event("trip", Duration::ZERO)
+        .context("the loop was not found")?;
+    let looped = || -> Result<u64> {
+        let packets = host.run(|| fs::read_to_string("/sys/class/net/lo/statistics/rx_packets"))?;
+        Ok(packets.trim().parse()?)
+    };
+    let before = looped()?;
+    thread::sleep(BURN);
+    let looped = looped()? - before;
+    println!("entered on a wire, marks {marks}: {trip}; {looped} packets in {BURN:?} after it");
+    if marks {
+        is_proven(&trip)?;
+    } else {
+        ensure!(trip["evidence"] == "ladder", "{trip}");
+    }
+    is_within(&trip, RECIRCULATED_WHERE_IT_RUNS)?;
+    ensure!(looped < 100, "{looped} packets went round in {BURN:?}");
+    guard.stop()
+}
+
+#[test]
+#[ignore = "needs root and real resolvers: cargo xtask test"]
+fn two_dnsmasq_that_are_asked_elsewhere_are_cut() -> Result<()> {
+    it_is_cut_where_it_was_not_entered(true)
+}
+
+#[test]
+#[ignore = "needs root and real resolvers: cargo xtask test"]
+fn two_dnsmasq_that_are_asked_elsewhere_are_cut_without_marks() -> Result<()> {
+    it_is_cut_where_it_was_not_entered(false)
 }
 
 macro_rules! loops {

@@ -173,12 +173,12 @@ impl KeyState {
             self.scores.pace = self.scores.pace.saturating_add(points);
             found = Evidence::Pace;
         }
-        // On one host, those who spell at random and those who hand on what they get look alike.
         let unprovable = self.is_unprovable(rules);
-        // A repeat may bring an ID back that a client repeats. And in a loop that was entered elsewhere it never comes back
-        // to the server that was asked first.
+        // In a loop that was entered at another address nothing comes back to the server that was asked first. A client that
+        // is as fast repeats his ID.
+        let counts = !rapid || unprovable && !back_at_first;
         let may_echo = !rapid || matches!(echo, Evidence::Direction);
-        if recirculates && (!rapid || unprovable && !back_at_first) {
+        if recirculates && counts {
             if may_echo && !matches!(echo, Evidence::None) {
                 self.scores.echo = self.scores.echo.saturating_add(ECHO_POINTS);
                 found = echo;
@@ -209,6 +209,7 @@ impl KeyState {
             });
         }
         self.evidence = found as u8;
+        // On one host, those who spell at random and those who hand on what they get look alike.
         let echoes = self.scores.echo >= TRIP && (unprovable || self.is_shuffled());
         let enough = if rapid { RAPID_TURNS } else { TRIP };
         let takes_turns =
