@@ -12,7 +12,13 @@
 //! or a container does not let happen, is told in the log, and the guard goes on: it is the last thing that may be in the
 //! way of packets.
 
-use std::{env, fs::File, io, os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    env,
+    fs::File,
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use caps::{CapSet, Capability, CapsHashSet};
 use landlock::{
@@ -168,7 +174,8 @@ pub(crate) fn give_up() {
 /// Takes every capability from this thread that it takes none of to go on after the start, and to come to its end.
 ///
 /// - CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON: interfaces come and go.
-/// - CAP_SYS_ADMIN, CAP_SYS_PTRACE: only where other network namespaces are guarded; to enter them, and to find them.
+/// - CAP_SYS_ADMIN, CAP_SYS_PTRACE: only where other network namespaces are guarded; to enter them, and to find them by
+///   their processes.
 /// - CAP_DAC_OVERRIDE: only where the pin directory is another user's.
 /// - CAP_DAC_READ_SEARCH: only where the configuration file cannot be read without.
 pub(crate) fn keep(attach: &Attach, file: Option<&Path>) {
@@ -183,7 +190,9 @@ fn keep_these(attach: &Attach, file: Option<&Path>) -> Result<(), caps::errors::
     if !attach.namespaces.is_empty() {
         needed.insert(Capability::CAP_SYS_ADMIN);
     }
-    if attach.namespaces.resolvers {
+    // The kernel shows where a process is only to whoever may trace it.
+    let is_of_process = |path: &PathBuf| path.starts_with("/proc");
+    if attach.namespaces.resolvers || attach.namespaces.paths.iter().any(is_of_process) {
         needed.insert(Capability::CAP_SYS_PTRACE);
     }
     // A directory that cannot be looked at is not one's own either.

@@ -92,6 +92,49 @@ fn a_loop_in_a_container_is_cut_there_and_nowhere_else() -> Result<()> {
     Ok(())
 }
 
+/// Two would spoil each other's marks, and each would miss what the other one answers.
+#[test]
+#[ignore = "needs root"]
+fn a_container_with_a_guard_of_its_own_is_left_to_it() -> Result<()> {
+    programs::provide(&["ip"])?;
+    let (host, container) = (Namespace::new()?, Namespace::new()?);
+    let path = format!("'{}'", container.net_path().display());
+    let inner = ready(&container, &[PORT], "")?;
+    let outer = ready(&host, &[PORT], &path)?;
+    let refused = outer.wait_event("attach_error", PATIENCE)?;
+    ensure!(
+        refused["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.starts_with("another dnsguard guards it")),
+        "{refused}"
+    );
+    ensure!(programs_at(&container)? == 1, "two guard the container's lo");
+    let attached = |count: usize| -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let metrics = || outer.counter("dnsguard_attachment_info", &["device=\"lo@"]);
+        while metrics()? != count as u64 {
+            ensure!(Instant::now() < deadline, "not {count}:\n{}", outer.metrics()?);
+            sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    };
+
+    // Once nobody guards it from within, it is guarded from outside, and the other way round.
+    inner.stop()?;
+    attached(1)?;
+    let inner = ready(&container, &[PORT], "")?;
+    attached(0)?;
+    ensure!(programs_at(&container)? == 1, "two guard the container's lo");
+    let told = outer.events_of("detach")?;
+    ensure!(
+        told.iter()
+            .any(|event| event["reason"] == "another dnsguard guards it now"),
+        "{told:?}"
+    );
+    inner.stop()?;
+    outer.stop()
+}
+
 #[test]
 #[ignore = "needs root and real resolvers: cargo xtask test"]
 fn a_resolver_in_a_container_is_found_and_let_go() -> Result<()> {

@@ -114,7 +114,7 @@ fn an_agent_of_root_keeps_three_capabilities_and_still_does_all_its_work() -> Re
 #[test]
 #[ignore = "needs root"]
 fn only_a_guard_of_other_namespaces_keeps_what_it_takes_to_find_and_enter_them() -> Result<()> {
-    let (_namespace, guard) = start("[attach]\nnamespaces = ['auto']\n")?;
+    let (_namespace, guard) = start("ports = [5399]\n[attach]\nnamespaces = ['auto']\n")?;
     let all = [&FOLLOWING[..], &[SYS_PTRACE, SYS_ADMIN]].concat();
     has_at_most(&guard, &all)?;
     guard.stop()?;

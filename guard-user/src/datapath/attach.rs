@@ -54,6 +54,11 @@ pub(crate) enum AttachError {
          directory (--pin-dir)"
     )]
     NotOurs(String),
+    #[error(
+        "another dnsguard guards it (program {0}): two would take each other's marks for somebody who spells at random, and \
+         answers of the one are unseen by the other"
+    )]
+    Guarded(u32),
 }
 
 /// Attaches programs, one hook at a time.

@@ -41,7 +41,7 @@ use crate::{
     attachment::{Attachment, Hook},
     config::{Attach, Config, Tc, Xdp},
     device::Device,
-    neighbours::Surroundings,
+    neighbours::{self, Surroundings},
 };
 
 /// The kernel object that the agent carries.
@@ -179,6 +179,9 @@ impl Datapath {
         device: &Device,
         surroundings: Surroundings<'_>,
     ) -> Result<Attachment, AttachError> {
+        if let Some(program) = self.another_at_lo() {
+            return Err(AttachError::Guarded(program));
+        }
         let namespace = device.ifindex & !((1 << NAMESPACE_SHIFT) - 1);
         let ebpf = match self.elsewhere.entry(device.ifindex) {
             Entry::Occupied(there) => there.into_mut(),
@@ -203,6 +206,11 @@ impl Datapath {
         attachment.reason = "the loopback of another network namespace".to_owned();
         self.attachments.push(attachment.clone());
         Ok(attachment)
+    }
+
+    /// The program of another dnsguard at the `lo` of the network namespace that the calling thread is in.
+    pub(crate) fn another_at_lo(&self) -> Option<u32> {
+        neighbours::another_at_lo(|id| self.ours.has(id))
     }
 
     /// Takes everything out that hangs at an interface, which may be gone; tells what that was.

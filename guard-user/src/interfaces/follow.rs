@@ -49,7 +49,7 @@ pub(crate) struct Follower {
     retries: Retries,
     elsewhere: Elsewhere,
     /// The `lo` of each namespace that is guarded beside the agent's own.
-    loopbacks: Vec<Device>,
+    loopbacks: Vec<Found>,
     /// The names of programs that hang where the guard does.
     names: Names,
     /// When other namespaces are looked at again.
@@ -240,9 +240,10 @@ impl Follower {
         self.next_elsewhere = now + POLL;
         let news = self.elsewhere.look();
         for ifindex in news.gone {
-            self.loopbacks.retain(|device| device.ifindex != ifindex);
+            self.loopbacks.retain(|found| found.device.ifindex != ifindex);
             self.forget(ifindex, "nobody is in its network namespace any more", change);
         }
+        self.make_way(change);
         for Found { device, entrance } in news.found {
             if !self.retries.is_due(device.ifindex, Hook::TcIngress, now) {
                 self.elsewhere.forget(&device);
@@ -265,7 +266,7 @@ impl Follower {
                 Ok(attachment) => {
                     self.retries.succeeded(device.ifindex, Hook::TcIngress);
                     change.attached.push(attachment);
-                    self.loopbacks.push(device);
+                    self.loopbacks.push(Found { device, entrance });
                 }
                 Err(reason) => {
                     self.elsewhere.forget(&device);
@@ -276,10 +277,25 @@ impl Follower {
         }
     }
 
+    /// Takes out what hangs at a `lo` that another dnsguard has begun to guard: the one that is in there.
+    fn make_way(&mut self, change: &mut Change) {
+        let datapath = &self.datapath;
+        let is_taken = |found: &mut Found| {
+            let another = namespaces::within(&found.entrance, || datapath.another_at_lo());
+            another.is_ok_and(|program| program.is_some())
+        };
+        let taken: Vec<_> = self.loopbacks.extract_if(.., is_taken).collect();
+        for Found { device, .. } in taken {
+            self.elsewhere.forget(&device);
+            self.forget(device.ifindex, "another dnsguard guards it now", change);
+        }
+    }
+
     /// Says how everything stands now.
     fn finish(&self, change: &mut Change) {
         change.attachments = self.datapath.attachments().to_vec();
-        change.devices = self.devices.values().chain(&self.loopbacks).cloned().collect();
+        let loopbacks = self.loopbacks.iter().map(|found| &found.device);
+        change.devices = self.devices.values().chain(loopbacks).cloned().collect();
         change.failing = self.retries.len();
     }
 
