@@ -101,17 +101,6 @@ impl Names {
     }
 }
 
-/// Another dnsguard's program that looks at what comes over the `lo` of the network namespace that the calling thread is
-/// in; `is_ours` knows this one's.
-pub(crate) fn another_at_lo(is_ours: impl Fn(u32) -> bool) -> Option<u32> {
-    let (_, chain) = SchedClassifier::query_tcx("lo", TcAttachType::Ingress).ok()?;
-    let is_another = |program: &ProgramInfo| {
-        let named = program.name_as_str().is_some_and(|name| OURS.contains(&name));
-        named && !is_ours(program.id())
-    };
-    chain.iter().find(|program| is_another(program)).map(ProgramInfo::id)
-}
-
 /// What it takes to see who hangs at an interface.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Surroundings<'a> {

@@ -164,25 +164,22 @@ fn storm_that_is_seen_late(clients: u16, spells: Spells) -> Option<Trip> {
     network.run_until_trip(5 * S, seen + 50_000)
 }
 
+#[track_caller]
+fn storms_are_cut(clients: [u16; 3], spells: Spells) {
+    for clients in clients {
+        assert!(storm_that_is_seen_late(clients, spells).is_some(), "{clients} clients");
+    }
+}
+
 #[test]
 fn a_storm_in_which_marks_are_lost_is_cut_all_the_same() {
-    for clients in [10, 40, 120] {
-        assert!(
-            storm_that_is_seen_late(clients, Spells::Plainly).is_some(),
-            "{clients} clients"
-        );
-    }
+    storms_are_cut([10, 40, 120], Spells::Plainly);
 }
 
 /// As another guard leaves it behind, which has marked all of it and is gone. Of some forty, none is proven.
 #[test]
 fn a_storm_that_is_spelled_at_random_is_cut_all_the_same() {
-    for clients in [2, 4, 10] {
-        assert!(
-            storm_that_is_seen_late(clients, Spells::AtRandom).is_some(),
-            "{clients} clients"
-        );
-    }
+    storms_are_cut([2, 4, 10], Spells::AtRandom);
 }
 
 /// A guard that starts late finds one packet for each retry in the circle.

@@ -41,7 +41,7 @@ use crate::{
     attachment::{Attachment, Hook},
     config::{Attach, Config, Tc, Xdp},
     device::Device,
-    neighbours::{self, Surroundings},
+    neighbours::Surroundings,
 };
 
 /// The kernel object that the agent carries.
@@ -210,7 +210,7 @@ impl Datapath {
 
     /// The program of another dnsguard at the `lo` of the network namespace that the calling thread is in.
     pub(crate) fn another_at_lo(&self) -> Option<u32> {
-        neighbours::another_at_lo(|id| self.ours.has(id))
+        self.ours.another_at_lo()
     }
 
     /// Takes everything out that hangs at an interface, which may be gone; tells what that was.

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use aya::{
     maps::MapInfo,
-    programs::{ProgramInfo, links::PinnedLink, loaded_programs},
+    programs::{ProgramInfo, SchedClassifier, TcAttachType, links::PinnedLink, loaded_programs},
 };
 use guard_common::abi;
 
@@ -54,6 +54,16 @@ impl Ours {
     /// Whether a program is ours.
     pub(super) fn has(&self, program_id: u32) -> bool {
         self.0.contains(&program_id)
+    }
+
+    /// A program of another dnsguard that looks at what comes over the `lo` of the network namespace that the calling thread
+    /// is in.
+    pub(super) fn another_at_lo(&self) -> Option<u32> {
+        let (_, chain) = SchedClassifier::query_tcx("lo", TcAttachType::Ingress).ok()?;
+        let another = chain
+            .iter()
+            .find(|program| is_named_like_ours(program) && !self.has(program.id()));
+        another.map(ProgramInfo::id)
     }
 
     /// Whether what is pinned here runs a program of ours: a link, or the program of a clsact filter.

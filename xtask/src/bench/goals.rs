@@ -77,6 +77,11 @@ fn packets(records: &[Record]) -> impl Iterator<Item = &PacketRecord> {
     })
 }
 
+/// The figures of one packet at one program.
+fn packet<'a>(records: &'a [Record], program: &str, name: &str, live_keys: u32) -> Option<&'a PacketRecord> {
+    packets(records).find(|packet| packet.program == program && packet.packet == name && packet.live_keys == live_keys)
+}
+
 fn measures(records: &[Record]) -> impl Iterator<Item = &Measure> {
     records.iter().filter_map(|record| match record {
         Record::Other(measure) => Some(measure),
@@ -85,11 +90,7 @@ fn measures(records: &[Record]) -> impl Iterator<Item = &Measure> {
 }
 
 fn of_packets<'a>(records: &'a [Record], program: &'a str) -> impl Iterator<Item = Goal> + 'a {
-    let ratio = move |name: &str, live_keys: u32| {
-        let found = packets(records)
-            .find(|packet| packet.program == program && packet.packet == name && packet.live_keys == live_keys);
-        found.map(|packet| packet.ratio_to_empty)
-    };
+    let ratio = move |name: &str, live_keys: u32| Some(packet(records, program, name, live_keys)?.ratio_to_empty);
     let no_dns = ["ARP", "ICMP", "TCP, not DNS", "UDP, not DNS"].map(|name| ratio(name, 1));
     let worst = no_dns.into_iter().flatten().max_by(f64::total_cmp);
     let query = "query, 20 bytes";
@@ -114,12 +115,7 @@ fn of_packets<'a>(records: &'a [Record], program: &'a str) -> impl Iterator<Item
 
 /// What it costs that keys are many, in lines of memory: of the tables, two are read one after the other, beside a third.
 fn of_memory(records: &[Record], program: &str) -> Vec<Goal> {
-    let ns = |live_keys: u32| {
-        let query = packets(records).find(|packet| {
-            packet.program == program && packet.packet == "query, 20 bytes" && packet.live_keys == live_keys
-        });
-        query.map(|packet| packet.ns_median)
-    };
+    let ns = |live_keys: u32| Some(packet(records, program, "query, 20 bytes", live_keys)?.ns_median);
     // The tables come last.
     let lines = measures(records).filter_map(|measure| match measure {
         Measure::Memory { ns_median, .. } => Some(*ns_median),
