@@ -181,9 +181,21 @@ impl Case {
         if self.responds() || policy.zone_labels == [0; ZONES] {
             return Some(());
         }
+        self.fill_zones(policy, walk, key)
+    }
+
+    /// Fills in the zones of a query that a policy tells apart, as [`Case::fill_subject`] does.
+    #[inline(always)]
+    pub fn fill_zones(
+        &mut self,
+        policy: &Policy,
+        walk: impl FnOnce(usize) -> Option<Name>,
+        key: impl Fn(&Question) -> Option<Key>,
+    ) -> Option<()> {
         let name = walk(self.name_at.into())?;
         for index in 0..ZONES {
             let labels = policy.zone_labels[index];
+            self.subject.zones[index] = 0;
             // The digest of a zone is the key of a name without a type.
             if let Some(at) = name.zone_at(labels) {
                 let zone = Question {

@@ -340,8 +340,8 @@ pub struct Control {
     pub port_bits: u64,
     /// A repeat of the same query within fewer ticks is no client's; as in the policy.
     pub rapid_ticks: u32,
-    /// Whether a query that says nothing may take the short way: 0 or 1. Nothing but the judge and budgets that do not ask
-    /// for zones have a say on it then, the coarse clock will do, and no more ports speak DNS than stand here.
+    /// Whether a query that says nothing may take the short way: 0 or 1. Nothing but the judge and budgets have a say on it
+    /// then, the coarse clock will do, and no more ports speak DNS than stand here.
     pub is_short: u32,
     /// Ports on which DNS is spoken, sixteen bits each, the last of them again where there are fewer.
     pub ports: u64,
@@ -349,7 +349,8 @@ pub struct Control {
     pub zero: u64,
     /// The most ticks that a hold or a test lasts; as in the policy.
     pub longest_ticks: u32,
-    /// Whether the policy has budgets that the short way charges: 0, 1, or [`Control::ONE_ROW_FOR_ANY_KEY`].
+    /// Whether the policy has budgets that the short way charges: 0, 1, [`Control::ONE_ROW_FOR_ANY_KEY`], or
+    /// [`Control::ROWS_OF_ZONES`].
     pub has_rows: u32,
     /// Nothing.
     pub rest: [u64; 4],
@@ -363,6 +364,8 @@ const SHORT_PORTS: u32 = 4;
 impl Control {
     /// There is one budget, and it limits every question by itself.
     pub const ONE_ROW_FOR_ANY_KEY: u32 = 2;
+    /// Some of the budgets ask for zones.
+    pub const ROWS_OF_ZONES: u32 = 3;
 
     /// Takes from a policy what is asked of every packet.
     pub fn summarise(&mut self, policy: &Policy) {
@@ -377,11 +380,12 @@ impl Control {
             last = ports.next().unwrap_or(last);
             self.ports = self.ports << 16 | u64::from(last);
         }
-        let is_long = !policy.hygiene.is_empty() || !policy.link.is_empty() || policy.zone_labels != [0; ZONES];
+        let is_long = !policy.hygiene.is_empty() || !policy.link.is_empty();
         self.is_short = (!is_long && policy.fine_clock == 0 && ports.next().is_none()) as u32;
         self.has_rows = match &policy.rows[..policy.row_count as usize] {
             [] => 0,
             [row] if row.is_for_any_key() => Self::ONE_ROW_FOR_ANY_KEY,
+            _ if policy.zone_labels != [0; ZONES] => Self::ROWS_OF_ZONES,
             _ => 1,
         };
     }

@@ -12,7 +12,7 @@ use guard_common::{
     case::Case,
     counter::Counter,
     flow::{Place, Settled, Sighting},
-    judge::{Hop, Ruling, Spelled},
+    judge::{Hop, Ruling, Spelled, Taken},
     key::Key,
     marks::{Found, Look, Room},
     policy::{Action, MAX_ROWS, Mode, Policy, Ranges},
@@ -23,7 +23,7 @@ use guard_common::{
 };
 
 use crate::{
-    dns::{LOUD, QUIET, RULED},
+    dns::{BEGINS, LOUD, QUIET, RULED},
     door::{Link, NO_LINK},
     maps::{ALLOWANCES, CONTROL, DeviceCounters, FLOWS, KEYS, LINKS, MARKS, METERS, POLICIES, ROWS, SAMPLERS},
 };
@@ -53,21 +53,34 @@ pub(crate) struct Desk {
     pub(crate) nonce: u32,
     /// Queries that it stands for, if it is shown to the agent; else 0.
     pub(crate) weight: u32,
+    /// Whether it is a query that is yet to be put down, with [`begin`], once it goes on. No packet leaves it set.
+    pub(crate) begins: bool,
     /// What respelling it has done to the checksum.
     pub(crate) change: Change,
 }
 
-/// Takes in a query: [`QUIET`], or [`LOUD`] if it may say something.
+/// Takes in a query: [`QUIET`], [`BEGINS`], or [`LOUD`] if it may say something.
 #[inline(always)]
 pub(crate) fn query(case: &mut Case) -> u32 {
     judge_query(case)
 }
 
-/// Takes in a query that begins: false if there is no room for its key.
+/// Puts down a query that begins, and goes on.
 #[inline(always)]
-pub(crate) fn begin(key: Key, hop: &Hop, now: Ticks) -> bool {
+pub(crate) fn begin(key: Key, hop: &Hop, now: Ticks, counters: DeviceCounters) {
     let (ends, rest) = hop.pack();
-    judge_begin(key.0, ends, rest, now.0) == 1
+    if judge_begin(key.0, ends, rest, now.0) == 0 {
+        counters.count(Counter::TableFull);
+    }
+}
+
+/// Puts down the query on the desk, if it begins.
+#[inline(always)]
+pub(crate) fn begin_if_due(desk: &mut Desk) {
+    if desk.begins {
+        judge_begin_case(&desk.case);
+        desk.begins = false;
+    }
 }
 
 /// Judges a query that may say something: [`RULED`], or [`QUIET`] if there is no room for its key.
@@ -321,11 +334,11 @@ extern "C" fn judge_query(case: *mut Case) -> u32 {
     let hop = case.hop();
     // SAFETY: a live slot of the array, used by one CPU at a time while its lock is held. Nothing between lock and
     // unlock calls anything.
-    let passes = unsafe {
+    let taken = unsafe {
         bpf_spin_lock((&raw mut (*bucket).lock).cast());
-        let passes = (*bucket).passes(key, &hop, now);
+        let taken = (*bucket).takes(key, &hop, now);
         bpf_spin_unlock((&raw mut (*bucket).lock).cast());
-        passes
+        taken
     };
     match sighting {
         Sighting::New | Sighting::Rapid => {}
@@ -336,10 +349,14 @@ extern "C" fn judge_query(case: *mut Case) -> u32 {
             DeviceCounters::count_on(case.subject.ifindex, Counter::SeenElsewhere);
         }
     }
-    if passes { QUIET } else { LOUD }
+    match taken {
+        Taken::Passes => QUIET,
+        Taken::Begins => BEGINS,
+        Taken::Unclear => LOUD,
+    }
 }
 
-/// Takes in a query that begins, and was not seen elsewhere.
+/// Puts down a query that begins, and was not seen elsewhere; 0 if there is no room for its key.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn judge_begin(key: u64, ends: u64, rest: u32, now: u32) -> u32 {
@@ -355,6 +372,19 @@ extern "C" fn judge_begin(key: u64, ends: u64, rest: u32, now: u32) -> u32 {
         bpf_spin_unlock((&raw mut (*bucket).lock).cast());
         has_room as u32
     }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_begin_case(case: *const Case) -> u32 {
+    // SAFETY: as above.
+    let Some(case) = (unsafe { case.as_ref() }) else {
+        return 0;
+    };
+    if let Some(counters) = DeviceCounters::of(case.subject.ifindex) {
+        begin(case.subject.key, &case.hop(), Ticks::from_ns(case.now_ns), counters);
+    }
+    0
 }
 
 /// What a query comes to that may say something.

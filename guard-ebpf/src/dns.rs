@@ -34,6 +34,8 @@ pub(crate) const ANSWER: u32 = 0x1_0003;
 pub(crate) const ERROR: u32 = 0x1_0005;
 /// What the judge says of a query that says nothing.
 pub(crate) const QUIET: u32 = 0x1_0006;
+/// What he says of one that says nothing, and is yet to be put down.
+pub(crate) const BEGINS: u32 = 0x1_000b;
 /// What he says of one that may say something.
 pub(crate) const LOUD: u32 = 0x1_0007;
 /// What he says of one whose ruling is on the desk.
@@ -145,6 +147,21 @@ pub(crate) fn fill_subject<D: Door>(door: &D, headers: Headers, case: *mut Case)
     let walk = |name_at| door.name(name_at).ok();
     let key = |zone: &Question| door.key(zone).map(|hashed| hashed.key);
     case.fill_subject(&door.frame(), &packet, policy, walk, key).is_some()
+}
+
+/// Fills in the zones of a query that took the short way. False if the packet is not what it was.
+#[inline(always)]
+pub(crate) fn fill_zones<D: Door>(door: &D, case: *mut Case) -> bool {
+    // SAFETY: as above.
+    let Some(case) = (unsafe { case.as_mut() }) else {
+        return false;
+    };
+    let Some(policy) = bench::policy(case.policy.into()) else {
+        return false;
+    };
+    let walk = |name_at| door.name(name_at).ok();
+    let key = |zone: &Question| door.key(zone).map(|hashed| hashed.key);
+    case.fill_zones(policy, walk, key).is_some()
 }
 
 /// Decides what a ruling that asks for more than to let the query pass comes to, or what a query that is shed comes to,

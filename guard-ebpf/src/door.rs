@@ -97,6 +97,9 @@ pub(crate) trait Door {
     /// `dns::fill_subject` behind a function call.
     fn fill_subject(&self, headers: Headers, case: &mut Case) -> bool;
 
+    /// `dns::fill_zones` behind a function call.
+    fn fill_zones(&self, case: &mut Case) -> bool;
+
     /// `dns::act` behind a function call.
     fn act(&self, headers: Headers, desk: &mut Desk) -> u32;
 

@@ -133,6 +133,7 @@ pub(crate) fn judge<D: Door>(door: &D, headers: Headers, link: u32, passed: u32)
     }
     desk.weight = 0;
     if read != dns::QUERY {
+        desk.begins = false;
         return door.look_closer(headers, link, read);
     }
     if passed != short::LEFT {
@@ -147,6 +148,10 @@ pub(crate) fn judge<D: Door>(door: &D, headers: Headers, link: u32, passed: u32)
     }
     count_query(door, &packet);
     let mut judged = bench::query(&mut desk.case);
+    desk.begins = judged == dns::BEGINS;
+    if desk.begins {
+        judged = dns::QUIET;
+    }
     if judged == dns::LOUD {
         judged = bench::hop(&desk.case, &mut desk.ruling);
     }
@@ -154,6 +159,7 @@ pub(crate) fn judge<D: Door>(door: &D, headers: Headers, link: u32, passed: u32)
         desk.weight = bench::draw(Kind::Query, &desk.case);
     }
     if judged == dns::QUIET && desk.weight == 0 && link == NO_LINK && policy.is_without_rules() {
+        bench::begin_if_due(desk);
         return D::PASS;
     }
     door.look_closer(headers, link, judged)
@@ -193,7 +199,7 @@ pub(crate) fn look_closer<D: Door>(door: &D, headers: Headers, link: u32, read: 
             if (desk.weight != 0 || link != NO_LINK || !policy.is_without_rules())
                 && !door.fill_subject(headers, &mut desk.case)
             {
-                return D::PASS;
+                return pass_unasked::<D>(desk);
             }
             let mut worth_acting = desk.ruling.held || !matches!(desk.ruling.note, Note::None);
             if desk.ruling.suspects {
@@ -205,7 +211,7 @@ pub(crate) fn look_closer<D: Door>(door: &D, headers: Headers, link: u32, read: 
         }
         dns::WITHIN | dns::OVER => {
             if !door.fill_subject(headers, &mut desk.case) {
-                return D::PASS;
+                return pass_unasked::<D>(desk);
             }
             read == dns::OVER
         }
@@ -232,6 +238,7 @@ pub(crate) fn look_closer<D: Door>(door: &D, headers: Headers, link: u32, read: 
     }
     match does {
         dns::PASS => {
+            bench::begin_if_due(desk);
             if link != NO_LINK
                 && let Some(counters) = DeviceCounters::of(door.device())
             {
@@ -251,6 +258,13 @@ pub(crate) fn look_closer<D: Door>(door: &D, headers: Headers, link: u32, read: 
             door.answer(headers, remark)
         }
     }
+}
+
+/// Lets a query go on that cannot be read again to ask the budgets.
+#[inline(always)]
+fn pass_unasked<D: Door>(desk: &mut Desk) -> u32 {
+    bench::begin_if_due(desk);
+    D::PASS
 }
 
 /// Notes that the query of a response is over, and counts the response.
@@ -294,7 +308,8 @@ fn restore<D: Door>(door: &D, headers: Headers, desk: &mut Desk) {
 /// A query that does not go on was not asked: the next one like it is no repeat. What is shed for being a repeat may be
 /// that of one that was.
 #[inline(always)]
-fn forget(desk: &Desk, is_query: bool) {
+fn forget(desk: &mut Desk, is_query: bool) {
+    desk.begins = false;
     if is_query && !matches!(desk.shed.reason, Reason::Repeat) {
         bench::settle(desk.case.flow);
     }

@@ -194,6 +194,11 @@ impl<const EGRESS: bool> Door for TcDoor<EGRESS> {
     }
 
     #[inline(always)]
+    fn fill_zones(&self, case: &mut Case) -> bool {
+        tc_fill_zones(self.0, case) == 1
+    }
+
+    #[inline(always)]
     fn act(&self, headers: Headers, desk: &mut Desk) -> u32 {
         #[cfg(feature = "log")]
         aya_log_ebpf::debug!(
@@ -336,6 +341,12 @@ extern "C" fn tc_segment(context: *mut __sk_buff, offsets: u64, ports: u32, case
 #[inline(never)]
 extern "C" fn tc_fill_subject(context: *mut __sk_buff, offsets: u64, case: *mut Case) -> u32 {
     dns::fill_subject(&TcDoor::<false>(context), Headers { offsets, ports: 0 }, case) as u32
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_fill_zones(context: *mut __sk_buff, case: *mut Case) -> u32 {
+    dns::fill_zones(&TcDoor::<false>(context), case) as u32
 }
 
 #[unsafe(no_mangle)]

@@ -145,6 +145,11 @@ impl Door for XdpDoor {
     }
 
     #[inline(always)]
+    fn fill_zones(&self, case: &mut Case) -> bool {
+        xdp_fill_zones(self.0, case) == 1
+    }
+
+    #[inline(always)]
     fn act(&self, headers: Headers, desk: &mut Desk) -> u32 {
         #[cfg(feature = "log")]
         aya_log_ebpf::debug!(
@@ -251,6 +256,12 @@ extern "C" fn xdp_segment(context: *mut xdp_md, offsets: u64, ports: u32, case: 
 #[inline(never)]
 extern "C" fn xdp_fill_subject(context: *mut xdp_md, offsets: u64, case: *mut Case) -> u32 {
     dns::fill_subject(&XdpDoor(context), Headers { offsets, ports: 0 }, case) as u32
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xdp_fill_zones(context: *mut xdp_md, case: *mut Case) -> u32 {
+    dns::fill_zones(&XdpDoor(context), case) as u32
 }
 
 #[unsafe(no_mangle)]

@@ -6,7 +6,7 @@
 
 use guard_common::{
     address::Prefix,
-    budget::{Rate, Row, Scope},
+    budget::{Filters, Rate, Row, Scope},
     judge::Rules,
     key::Secret,
     policy::{Action, Mode, Policy},
@@ -244,7 +244,7 @@ pub(crate) fn policy(plan: u8) -> Policy {
             if plan & NO_ZONES == 0 {
                 policy.zone_labels = [1, 2, 0, 0];
             }
-            for (id, scope) in [(1, Scope::Client), (2, Scope::Key), (3, Scope::All)] {
+            for (id, scope) in [(1, Scope::Client), (2, Scope::Key), (3, Scope::Zone), (4, Scope::All)] {
                 if plan & ONE_ROW != 0 && scope != Scope::Key {
                     continue;
                 }
@@ -257,7 +257,11 @@ pub(crate) fn policy(plan: u8) -> Policy {
                 let Some(rate) = Rate::new(1, 3_600, 4 * id as u32) else {
                     continue;
                 };
-                policy.add_row(Row::new(id, scope, (true, true), rate, action, mode));
+                let row = Row::new(id, scope, (true, true), rate, action, mode);
+                policy.add_row(row.with(&Filters {
+                    zone_index: u8::from(scope == Scope::Zone),
+                    ..Filters::default()
+                }));
             }
         }
         _ => {}

@@ -162,16 +162,19 @@ impl Door {
         self.sight(case);
         let (now, rules) = (Ticks::from_ns(case.now_ns), self.policy.rules);
         let (key, hop) = (case.subject.key, case.hop());
-        let ruling = self.tables.bucket(key).query(key, &hop, now, &rules);
+        let begins = self.tables.bucket(key).begins(key, &hop, now);
+        let mut ruling = Ruling::NOTHING;
         let mut news = News::PASS;
-        match ruling {
-            Some(ruling) => {
-                self.count_ruling(ifindex, &ruling);
-                news.recirculates = ruling.recirculates;
+        if !begins {
+            match self.tables.bucket(key).query(key, &hop, now, &rules) {
+                Some(judged) => {
+                    self.count_ruling(ifindex, &judged);
+                    news.recirculates = judged.recirculates;
+                    ruling = judged;
+                }
+                None => self.tables.count(ifindex, Counter::TableFull),
             }
-            None => self.tables.count(ifindex, Counter::TableFull),
         }
-        let mut ruling = ruling.unwrap_or(Ruling::NOTHING);
         let nonce = self.nonce();
         let mut spelling = Spelling::default();
         if ruling.suspects
@@ -196,6 +199,9 @@ impl Door {
         self.show(frame, case, &shed, verdict);
         news.fate = self.carry_out(frame, packet, message, &ruling, &shed, verdict, case);
         if news.fate == Fate::Pass {
+            if begins && !self.tables.bucket(key).begin(key, &hop, now) {
+                self.tables.count(ifindex, Counter::TableFull);
+            }
             if let Some(link) = link {
                 self.count_link(link, ifindex, case.packets);
             }

@@ -31,7 +31,9 @@ use guard_common::{
     judge::{KeyBucket, KeyState, Rules},
     key::{Key, Secret},
     marks::{Look, MarkLine, Room},
+    packet::Packet,
     policy::{Action, Control, Mode, Policy},
+    question::Message,
     remedy::{Allowance, Reason, Verdict},
     sample::{Sample, Sampler},
     time::{Ticks, ticks_of_ms},
@@ -504,6 +506,16 @@ impl Bench {
         let map = self.ebpf.map(abi::KEYS).context("no keys")?;
         let bucket = Array::<_, KeyBucket>::try_from(map)?.get(&abi::key_bucket(key), 0)?;
         Ok(bucket.state(key).copied())
+    }
+
+    /// Whether anything is remembered of what a query asks for.
+    pub fn knows(&self, query: &Query) -> Result<bool> {
+        let frame = query.frame()?;
+        let packet = Packet::walk(frame.as_slice()).ok().context("no packet")?;
+        let (start, end) = packet.payload(frame.as_slice()).context("no payload")?;
+        let message = Message::read(frame.as_slice(), start, end).ok().context("no message")?;
+        let key = Key::of(frame.as_slice(), &message.question, &SECRET).context("no key")?;
+        Ok(self.state(key)?.is_some())
     }
 
     /// The marks that are out in the line of a spelling with this digest.

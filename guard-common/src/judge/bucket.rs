@@ -1,7 +1,7 @@
 //! Where the keys live: a flat array of buckets, each a lock, seven tags, and seven states.
 
 use super::{Hop, KeyState, Rules, Ruling, Spelled, evidence::FORGET_TICKS};
-use crate::{key::Key, time::Ticks};
+use crate::{flow::Sighting, key::Key, time::Ticks};
 
 /// Keys in a bucket.
 pub const SLOTS: usize = 7;
@@ -46,15 +46,36 @@ impl Look {
     pub const UNCLEAR: Self = Self(1 << 5);
 }
 
+/// What becomes of a query that is taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It says nothing, and has been put down.
+    Passes,
+    /// It says nothing, because it is the first one of a key that nobody waits for. [`KeyBucket::begin`] puts it down once
+    /// it goes on: what a budget sheds of such queries leaves no trace.
+    Begins,
+    /// Nothing has changed: [`KeyBucket::query_into`] is to judge it.
+    Unclear,
+}
+
 impl KeyBucket {
-    /// Takes in a query of `key` that says nothing. False, with nothing changed, if it may say something: then it is for
-    /// [`KeyBucket::query`] to judge.
+    /// Takes in a query of `key`, if it says nothing.
     #[inline(always)]
-    pub fn passes(&mut self, key: Key, hop: &Hop, now: Ticks) -> bool {
-        match self.find(key) {
-            Some(slot) => self.picked(slot).is_some_and(|state| state.passes(hop, now)),
-            None => false,
+    pub fn takes(&mut self, key: Key, hop: &Hop, now: Ticks) -> Taken {
+        let slot = match self.find(key) {
+            Some(slot) => slot,
+            None if may_begin(hop) => return Taken::Begins,
+            None => return Taken::Unclear,
+        };
+        match self.picked(slot) {
+            Some(state) => state.takes(hop, now, may_begin(hop)),
+            None => Taken::Unclear,
         }
+    }
+
+    /// Whether a query of `key` is one that [`KeyBucket::takes`] finds to begin.
+    pub fn begins(&self, key: Key, hop: &Hop, now: Ticks) -> bool {
+        may_begin(hop) && self.state(key).is_none_or(|state| state.would_begin(hop, now))
     }
 
     /// What a look at `key` without the lock tells of a query that was not seen elsewhere: what another CPU changes
@@ -78,8 +99,8 @@ impl KeyBucket {
         Look::BEGINS
     }
 
-    /// Takes in a query of which a look has told that it begins: its key is given a slot if it has none. False if every
-    /// slot is taken by an open breaker. What another CPU has made of the key since the look stays.
+    /// Puts down a query that begins: its key is given a slot if it has none. False if every slot is taken by an open
+    /// breaker. What another CPU has made of the key since a look has told so stays.
     #[inline(always)]
     pub fn begin(&mut self, key: Key, hop: &Hop, now: Ticks) -> bool {
         match self.entry(key, now) {
@@ -255,4 +276,10 @@ impl KeyBucket {
         }
         Some(victim)
     }
+}
+
+/// Whether a query may be put down only once it goes on. Where a host asks itself, all count: few hops are many there.
+#[inline(always)]
+const fn may_begin(hop: &Hop) -> bool {
+    !hop.same_host && !matches!(hop.sighting, Sighting::Elsewhere)
 }

@@ -17,7 +17,7 @@ mod quiet;
 mod tests;
 
 pub use breaker::Note;
-pub use bucket::{KeyBucket, Look, SLOTS, bpf_spin_lock};
+pub use bucket::{KeyBucket, Look, SLOTS, Taken, bpf_spin_lock};
 pub use evidence::Evidence;
 pub use insight::{Insight, Phase};
 pub use mark::Spelled;
@@ -58,20 +58,18 @@ pub struct Hop {
 }
 
 impl Hop {
-    /// Both ends in one number, and the rest in another, for a query that is not on its way within this host.
+    /// Both ends in one number, and in another what else is asked of a query that begins: not how its name is spelled, and it
+    /// is not on its way within this host.
     #[inline(always)]
     pub const fn pack(&self) -> (u64, u32) {
         let ends = (self.client.address as u64) << 48
             | (self.client.port as u64) << 32
             | (self.server.address as u64) << 16
             | self.server.port as u64;
-        (
-            ends,
-            self.id as u32 | (self.plain as u32) << 16 | (self.egress as u32) << 17,
-        )
+        (ends, self.id as u32 | (self.egress as u32) << 16)
     }
 
-    /// The hop of two numbers.
+    /// The hop of two numbers that begins.
     #[inline(always)]
     pub const fn unpack(ends: u64, rest: u32, sighting: Sighting) -> Self {
         Self {
@@ -85,8 +83,8 @@ impl Hop {
             },
             id: rest as u16,
             same_host: false,
-            plain: rest >> 16 & 1 != 0,
-            egress: rest >> 17 & 1 != 0,
+            plain: false,
+            egress: rest >> 16 & 1 != 0,
             sighting,
         }
     }

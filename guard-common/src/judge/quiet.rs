@@ -4,7 +4,7 @@
 //! change. What this module lets through, `breaker` and `evidence` would let through as well, and leave the key in the
 //! same state.
 
-use super::{Hop, KeyState, breaker, evidence, mark};
+use super::{Hop, KeyState, Taken, breaker, evidence, mark};
 use crate::{flow::Sighting, time::Ticks};
 
 impl KeyState {
@@ -12,24 +12,37 @@ impl KeyState {
     /// [`KeyState::query`] to judge.
     #[inline(always)]
     pub(super) fn passes(&mut self, hop: &Hop, now: Ticks) -> bool {
+        matches!(self.takes(hop, now, false), Taken::Passes)
+    }
+
+    /// The same; one that begins is left alone if it `may_wait`.
+    #[inline(always)]
+    pub(super) fn takes(&mut self, hop: &Hop, now: Ticks, may_wait: bool) -> Taken {
         if !self.is_quiet(hop) {
-            return false;
+            return Taken::Unclear;
         }
-        let is_asked = self.is_asked(now);
-        if matches!(hop.sighting, Sighting::Elsewhere) {
+        let passes = if matches!(hop.sighting, Sighting::Elsewhere) {
+            let is_asked = self.is_asked(now);
             if is_asked {
                 (self.touched, self.since) = (now, now);
             }
-            return is_asked;
-        }
-        if is_asked {
+            is_asked
+        } else if self.is_asked(now) {
             let repeats = self.goes_there_again(hop);
             if repeats {
                 self.note_repeat(hop, now);
             }
-            return repeats;
-        }
-        self.begins(hop, now)
+            repeats
+        } else if may_wait {
+            return if self.may_begin(hop, now) {
+                Taken::Begins
+            } else {
+                Taken::Unclear
+            };
+        } else {
+            self.begins(hop, now)
+        };
+        if passes { Taken::Passes } else { Taken::Unclear }
     }
 
     /// Whether a query that was not seen elsewhere says nothing because it goes to the only server that has been asked, and
@@ -84,8 +97,13 @@ impl KeyState {
     /// lately, or not since its last answer.
     #[inline(always)]
     pub(super) fn would_begin(&self, hop: &Hop, now: Ticks) -> bool {
-        let is_calm = now.since(self.touched) > evidence::CALM_TICKS;
-        self.is_quiet(hop) && !self.is_asked(now) && (is_calm || self.may_be_first(hop))
+        self.is_quiet(hop) && !self.is_asked(now) && self.may_begin(hop, now)
+    }
+
+    /// Whether a query is the first, as far as the servers go that are remembered.
+    #[inline(always)]
+    fn may_begin(&self, hop: &Hop, now: Ticks) -> bool {
+        now.since(self.touched) > evidence::CALM_TICKS || self.may_be_first(hop)
     }
 
     /// Puts down the first query of a key that has not been asked for lately, or not since its last answer. False, with

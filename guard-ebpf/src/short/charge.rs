@@ -2,6 +2,7 @@
 
 use guard_common::{
     budget::ZONES,
+    flow::Sighting,
     key::Key,
     packet::addresses_at,
     policy::Control,
@@ -10,7 +11,7 @@ use guard_common::{
 
 use super::{CHARGED, DROPPED, IP_AT, OVER_V6, SHED, family, over, read::Asked};
 use crate::{
-    bench,
+    bench::{self, Desk},
     door::Door,
     maps::{CONTROL, DESKS, DeviceCounters},
 };
@@ -22,13 +23,19 @@ pub(super) fn prepare<D: Door>(
     control: &Control,
     asked: &Asked,
     (key, flow): (Key, u64),
+    begins: bool,
     now_ns: u64,
     weight: u32,
 ) -> Option<u32> {
     // SAFETY: the slot of this CPU, on which no other of our programs runs now.
-    let case = unsafe { &mut (*DESKS.get_ptr_mut(0)?).case };
+    let desk = unsafe { &mut *DESKS.get_ptr_mut(0)? };
+    desk.begins = begins;
+    let case = &mut desk.case;
+    (case.client, case.server) = (asked.ends.client(), asked.ends.server());
+    (case.id, case.same_host, case.sighting) = (asked.id, false, Sighting::New as u8);
     case.policy = (control.active & 1) as u8;
     case.now_ns = now_ns;
+    case.name_at = asked.name_at() as u16;
     case.flow = flow;
     case.packets = door.packets();
     case.subject.key = key;
@@ -47,27 +54,36 @@ pub(crate) fn charge<D: Door>(door: &D, passed: u32) -> u32 {
     };
     // SAFETY: as above.
     let desk = unsafe { &mut *desk };
-    let exceeds = if control.has_rows == Control::ONE_ROW_FOR_ANY_KEY {
-        bench::exceeds_row_of_key(desk)
-    } else {
-        let Some((client, server)) = addresses_at(&door.frame(), IP_AT, family(passed)) else {
-            return weight;
-        };
-        let subject = &mut desk.case.subject;
-        (subject.client, subject.server) = (client, server);
-        subject.zones = [0; ZONES];
-        subject.elsewhere = false;
-        subject.onward = false;
-        desk.shed = Shed::NOTHING;
-        bench::exceeds_rows(desk)
-    };
-    if !exceeds {
+    if !exceeds(door, control, passed, desk) {
+        bench::begin_if_due(desk);
         return weight;
     }
     if weight != 0 || !bench::drops_unseen(desk) {
         return SHED | weight;
     }
+    desk.begins = false;
     bench::forget_last(desk.case.flow);
     DeviceCounters::count_action_on(desk.case.subject.ifindex, Verdict::Drop, Reason::Budget);
     DROPPED
+}
+
+/// Whether a budget sheds the query on the desk, or would. One that is no longer what it was exceeds none.
+#[inline(always)]
+fn exceeds<D: Door>(door: &D, control: &Control, passed: u32, desk: &mut Desk) -> bool {
+    if control.has_rows == Control::ONE_ROW_FOR_ANY_KEY {
+        return bench::exceeds_row_of_key(desk);
+    }
+    let Some((client, server)) = addresses_at(&door.frame(), IP_AT, family(passed)) else {
+        return false;
+    };
+    let subject = &mut desk.case.subject;
+    (subject.client, subject.server) = (client, server);
+    subject.zones = [0; ZONES];
+    subject.elsewhere = false;
+    subject.onward = false;
+    if control.has_rows == Control::ROWS_OF_ZONES && !door.fill_zones(&mut desk.case) {
+        return false;
+    }
+    desk.shed = Shed::NOTHING;
+    bench::exceeds_rows(desk)
 }

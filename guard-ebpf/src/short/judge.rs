@@ -81,18 +81,18 @@ pub(super) fn judge<D: Door>(door: &D, frame: &Frame, control: &Control, asked: 
         };
         return held::end(frame, control, asked, key, in_hold, counters);
     }
-    if look == Look::BEGINS.0 {
-        if !bench::begin(key, &hop, now) {
-            counters.count(Counter::TableFull);
-        }
-    } else {
+    let begins = look == Look::BEGINS.0;
+    if !begins {
         // SAFETY: as for the look.
         unsafe { (*bucket).note_repeat(slot_of(look), &hop, now) };
     }
     if control.has_rows == 0 {
+        if begins {
+            bench::begin(key, &hop, now, counters);
+        }
         return Some(weight);
     }
-    charge::prepare(door, control, asked, (key, flow), now_ns, weight)
+    charge::prepare(door, control, asked, (key, flow), begins, now_ns, weight)
 }
 
 /// The slot that a look has found. It is bounded where it is used, and where the optimiser cannot take the bound for

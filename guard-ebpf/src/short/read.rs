@@ -86,6 +86,20 @@ pub(super) struct Asked {
     pub(super) qtype: u16,
 }
 
+impl Asked {
+    /// Where its name begins.
+    #[inline(always)]
+    pub(super) const fn name_at(&self) -> usize {
+        name_behind(self.udp_at)
+    }
+}
+
+/// Where the name of the message behind a UDP header begins.
+#[inline(always)]
+const fn name_behind(udp_at: usize) -> usize {
+    udp_at + 8 + HEADER_LEN
+}
+
 impl Datagram {
     #[inline(always)]
     fn question(&self, frame: &Frame, control: &Control) -> Option<Asked> {
@@ -99,7 +113,7 @@ impl Datagram {
         if !is_query || end > self.end || !control.has_port(destination_port) {
             return None;
         }
-        let name_at = udp_at + 8 + HEADER_LEN;
+        let name_at = name_behind(udp_at);
         let name_len = control.blur(name_len(frame, name_at).ok()?) & 0xff;
         let question = Question::read(frame, name_at, name_len, end).ok()?;
         Some(Asked {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use guard_common::{
     bytes::Bytes,
-    counter::{COUNTERS, Counters},
+    counter::{COUNTERS, Counters, RowCount},
     event::Event,
     key::{Key, Secret},
     marks::Look,
@@ -82,6 +82,7 @@ impl Kernel {
         self.door.set_secret(script.secret);
         self.door.set_policy(policy);
         let before = [self.counts(IFINDEX)?, self.counts(WIRE)?];
+        let rows_before = self.rows(&policy)?;
         let mut done = Done::default();
         let mut spelled = Spelled::default();
         let mut all_within_reach = true;
@@ -114,6 +115,9 @@ impl Kernel {
         }
         let after = [self.counts(IFINDEX)?, self.counts(WIRE)?];
         if all_within_reach && let Some(why) = counts_differ(&before, &after) {
+            return Ok(wrong(why));
+        }
+        if let Some(why) = rows_differ(&rows_before, &self.rows(&policy)?) {
             return Ok(wrong(why));
         }
         Ok(Ok(done.class()))
@@ -222,6 +226,13 @@ impl Kernel {
     /// What both have counted on an interface.
     fn counts(&self, device: u32) -> Result<[Counters; 2]> {
         Ok([self.bench.counters_of(device)?, *self.door.counters(device)])
+    }
+
+    /// What both have counted on each row of the policy.
+    fn rows(&self, policy: &Policy) -> Result<Vec<[RowCount; 2]>> {
+        let natively = self.door.rows().iter();
+        let rows = (0..policy.row_count()).zip(natively);
+        rows.map(|(row, native)| Ok([self.bench.row(row)?, *native])).collect()
     }
 
     /// Takes what was told and shown, so that the next script finds none of it.
@@ -445,4 +456,14 @@ fn counts_differ(before: &[[Counters; 2]; 2], after: &[[Counters; 2]; 2]) -> Opt
         }
     }
     None
+}
+
+fn rows_differ(before: &[[RowCount; 2]], after: &[[RowCount; 2]]) -> Option<String> {
+    before.iter().zip(after).zip(0..).find_map(|((before, after), row)| {
+        let [kernel, native] = [0, 1].map(|who| {
+            let (before, after) = (before[who], after[who]);
+            (after.within - before.within, after.over - before.over)
+        });
+        (kernel != native).then(|| format!("row {row}: within and over {kernel:?} in the kernel, {native:?} natively"))
+    })
 }

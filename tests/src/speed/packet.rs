@@ -27,6 +27,10 @@ const MAX_LABEL: usize = 63;
 
 /// How long a measurement may take: a key is held for as long, and a budget has room for one query.
 const LONG_MS: u32 = 30 * 60 * 1_000;
+/// Queries a second of one key, more than are made.
+const MANY: u64 = 100_000_000;
+/// Labels of a zone.
+const ZONE_LABELS: u8 = 2;
 
 /// The shape of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +105,8 @@ pub enum Packet {
     HeldDropped(Shape),
     /// A query that the budget of its key has no room for, and which is dropped.
     OverBudget(Shape),
+    /// A query that the budget of its key has room for, but not that of its zone, and which is dropped.
+    OverZone(Shape),
 }
 
 impl fmt::Display for Packet {
@@ -116,6 +122,7 @@ impl fmt::Display for Packet {
             Self::HeldAnswered(shape) => write!(out, "held, answered, {shape}"),
             Self::HeldDropped(shape) => write!(out, "held, dropped, {shape}"),
             Self::OverBudget(shape) => write!(out, "over budget, dropped, {shape}"),
+            Self::OverZone(shape) => write!(out, "over its zone's budget, dropped, {shape}"),
         }
     }
 }
@@ -133,16 +140,29 @@ impl Packet {
         } else {
             Action::Answer
         };
-        let over = matches!(self, Self::OverBudget(_));
         let mut bench = Bench::new(|policy| *policy = plain_policy(action))?;
         if let Self::HeldAnswered(shape) | Self::HeldDropped(shape) = self {
             bench.trip(Gate::TcIn, &shape.query()?)?;
         }
-        if over {
+        let one_in_half_an_hour = Rate::new(1, LONG_MS / 1_000, 1);
+        let rows = match self {
+            Self::OverBudget(_) => vec![(Scope::Key, one_in_half_an_hour)],
+            Self::OverZone(_) => vec![
+                (Scope::Key, Rate::new(MANY, 1, MANY as u32)),
+                (Scope::Zone, one_in_half_an_hour),
+            ],
+            _ => Vec::new(),
+        };
+        if !rows.is_empty() {
             let mut policy = plain_policy(action);
-            let rate = Rate::new(1, LONG_MS / 1_000, 1).context("a rate that there is")?;
-            let row = Row::new(1, Scope::Key, (true, true), rate, Action::Drop, Mode::Enforce);
-            ensure!(policy.add_row(row), "no room for a row");
+            for (id, (scope, rate)) in (1..).zip(rows) {
+                let rate = rate.context("a rate that there is")?;
+                let row = Row::new(id, scope, (true, true), rate, Action::Drop, Mode::Enforce);
+                ensure!(policy.add_row(row), "no room for a row");
+            }
+            if matches!(self, Self::OverZone(_)) {
+                policy.zone_labels[0] = ZONE_LABELS;
+            }
             bench.set_policy(policy)?;
         }
         Ok(bench)
@@ -184,7 +204,8 @@ impl Packet {
             | Self::FreshQuery(shape)
             | Self::HeldAnswered(shape)
             | Self::HeldDropped(shape)
-            | Self::OverBudget(shape) => return shape.query()?.frame(),
+            | Self::OverBudget(shape)
+            | Self::OverZone(shape) => return shape.query()?.frame(),
         }
         Ok(frame)
     }
@@ -220,7 +241,7 @@ impl Packet {
     pub fn returns(self, gate: Gate) -> u32 {
         match self {
             Self::HeldAnswered(_) => gate.answer(),
-            Self::HeldDropped(_) | Self::OverBudget(_) => gate.drop(),
+            Self::HeldDropped(_) | Self::OverBudget(_) | Self::OverZone(_) => gate.drop(),
             _ => gate.pass(),
         }
     }
@@ -259,7 +280,7 @@ impl Packet {
             ensure!(is == expected, "{self}: {is} {what} and not {expected} in {runs} runs");
         }
         let shed = done(Verdict::Drop, Reason::Budget);
-        let expected = when(matches!(self, Self::OverBudget(_)));
+        let expected = when(matches!(self, Self::OverBudget(_) | Self::OverZone(_)));
         // In half an hour there is room for one.
         ensure!(
             shed == expected || shed + 1 == expected,

@@ -74,6 +74,7 @@ fn of_gate(gate: Gate) -> Vec<Subject> {
         ]
         .map(hot),
     );
+    subjects.extend(spread(Packet::OverZone(short)));
     subjects.extend(spread(Packet::Response(short)));
     subjects
 }
