@@ -225,6 +225,31 @@ fn one_socket_that_asks_another_one_is_not_a_loop() {
     }
 }
 
+/// The same for as long as it takes: so many hops without an answer that nothing is to be proven any more.
+#[test]
+fn sockets_that_take_turns_before_a_dead_upstream_for_long_are_not_a_loop() {
+    for spells in [Spells::Plainly, Spells::AtRandom] {
+        let mut guard = guard();
+        let mut network = on_lo(&mut guard, 9);
+        let (front, middle, source) = (at(3, 53), at(1, 30_053), at(3, 30_053));
+        network.add(Dnsdist::new(source, RESOLVER), &[front, source]);
+        network.add(Dnsdist::new(middle, UPSTREAM), &[RESOLVER, middle]);
+        network.add(Upstream::DEAD, &[UPSTREAM]);
+        network.unseen = [(CLIENTS, 3)].into();
+        for number in 0..100 {
+            let socket = at(CLIENTS, 20_000 + number);
+            let mut client = Client::new(socket, front, 0, vec![10 * MS; 400]);
+            client.spells = spells;
+            client.fresh = true;
+            network.add(client, &[socket]);
+            let start = network.random.below(10 * MS);
+            network.wake_at(start, socket, 0);
+        }
+        is_left_alone(&mut network, 0);
+        assert!(network.tally.queries > u64::from(u16::MAX), "{}", network.tally.queries);
+    }
+}
+
 /// The same between hosts: the forwarder is asked, and asks; that is no direction back.
 #[test]
 fn a_herd_from_another_host_behind_such_a_forwarder_is_not_a_loop() {

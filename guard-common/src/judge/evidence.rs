@@ -15,7 +15,7 @@
 //! pace counts for nothing once a mark has shown that the forwarders on the way hand marks on (`mark`): then only a mark
 //! that comes back is proof.
 
-use super::{ALL_RUNGS, Hop, KeyState, RUNGS, Rules, Rung, breaker};
+use super::{ALL_RUNGS, Hop, KeyState, RUNGS, Rules, Rung, breaker, mark::HOPS_WITHOUT_PROOF};
 use crate::{choice, flow::Sighting, time::Ticks};
 
 /// The score at which a key is taken for a loop.
@@ -42,6 +42,10 @@ const ECHO_POINTS: u8 = 2;
 const LADDER_POINTS: u8 = 1;
 /// Turns that are enough where the last one came faster than any client retries.
 pub(super) const RAPID_TURNS: u8 = 20;
+/// The same of a key that is past proof, where only fast ones count: before an upstream that is dead, forwarders take turns
+/// for as long as clients ask, but each time with an ID of its own. They count from the moment when it came to be so, and
+/// anew after as many hops.
+const LATE_TURNS: u8 = 100;
 
 /// Why a key is taken for a loop.
 #[repr(u8)]
@@ -174,6 +178,12 @@ impl KeyState {
             found = Evidence::Pace;
         }
         let unprovable = self.is_unprovable(rules);
+        let late = self.is_past_proof();
+        // At either end of the hops that are past proof, turns count anew.
+        let ends = choice::is_below((self.hops.wrapping_add(1) & (HOPS_WITHOUT_PROOF - 1)) as u64, 2);
+        let anew = late & ends & !choice::is_zero(self.recirculated as u32);
+        self.hops = choice::choose(anew, self.hops as u64, HOPS_WITHOUT_PROOF as u64) as u16;
+        self.scores.ladder = choice::choose(anew, self.scores.ladder as u64, 0) as u8;
         // In a loop that was entered at another address nothing comes back to the server that was asked first. A client that
         // is as fast repeats his ID.
         let counts = !rapid || unprovable && !back_at_first;
@@ -183,7 +193,8 @@ impl KeyState {
                 self.scores.echo = self.scores.echo.saturating_add(ECHO_POINTS);
                 found = echo;
             } else if hop.same_host && rung.is_same_socket() {
-                self.scores.ladder = self.scores.ladder.saturating_add(LADDER_POINTS);
+                let points = choice::choose(late & !rapid as u64, LADDER_POINTS as u64, 0) as u8;
+                self.scores.ladder = self.scores.ladder.saturating_add(points);
                 found = Evidence::Ladder;
             }
         }
@@ -211,9 +222,9 @@ impl KeyState {
         self.evidence = found as u8;
         // On one host, those who spell at random and those who hand on what they get look alike.
         let echoes = self.scores.echo >= TRIP && (unprovable || self.is_shuffled());
-        let enough = if rapid { RAPID_TURNS } else { TRIP };
+        let enough = choice::choose(late, if rapid { RAPID_TURNS } else { TRIP } as u64, LATE_TURNS as u64);
         let takes_turns =
-            unprovable && self.scores.ladder as u16 >= self.turns_of_clients().saturating_add(enough as u16);
+            unprovable && self.scores.ladder as u16 >= self.turns_of_clients(late).saturating_add(enough as u16);
         weighed(if self.scores.pace >= TRIP || echoes || takes_turns {
             Weight::Loop
         } else if suspect {
@@ -225,8 +236,11 @@ impl KeyState {
 
     /// How often servers may take turns for those who came from elsewhere: a query passes each of them once.
     #[inline(always)]
-    const fn turns_of_clients(&self) -> u16 {
-        let came = self.hops.saturating_sub(self.scores.ladder as u16 + RUNGS as u16);
+    const fn turns_of_clients(&self, late: u64) -> u16 {
+        let before = late as u16 * HOPS_WITHOUT_PROOF;
+        let came = self
+            .hops
+            .saturating_sub(before + self.scores.ladder as u16 + RUNGS as u16);
         came.saturating_mul(RUNGS as u16 - 1)
     }
 

@@ -21,7 +21,7 @@
 //! several servers behind it; unless it has the ID of the query that went out.
 
 use super::{ALL_RUNGS, Evidence, Hop, KeyState, Note, RUNGS, Rules, Ruling, breaker, evidence::Position};
-use crate::{flow::Sighting, spelling::Spelling, time::Ticks};
+use crate::{choice, flow::Sighting, spelling::Spelling, time::Ticks};
 
 /// Bits that prove a loop. Beside them is what it takes to be looked at at all: hops that nobody answers, and one that
 /// came back.
@@ -48,7 +48,7 @@ const SUSPICIOUS_HOPS_AT_MOST: u16 = 12;
 pub(super) const SUSPICIOUS_HOPS_TO_ONE: u16 = 16;
 /// Hops without an answer from which on a key whose marks are all lost is judged without: more than any crowd makes before
 /// it gives up. Behind a dead server marks are lost as well, and so they are in a forwarder that makes all letters small.
-const HOPS_WITHOUT_PROOF: u16 = 1 << 15;
+pub(super) const HOPS_WITHOUT_PROOF: u16 = 1 << 15;
 /// Hops that come back without the mark before it is given up; doubling each time.
 const LOST_AFTER: u8 = 8;
 /// Ticks after which the first of them is enough: half a second, in which most of what circulates would be back.
@@ -337,8 +337,15 @@ impl KeyState {
     /// Whether nothing can be proven of this key: there are no marks, or it cannot be marked, or so much went on its way while
     /// mark after mark was lost that somebody must take them off.
     #[inline(always)]
-    pub(super) const fn is_unprovable(&self, rules: &Rules) -> bool {
-        rules.marks == 0 || self.has(UNMARKABLE) || self.lost() == OFTEN && self.hops >= HOPS_WITHOUT_PROOF
+    pub(super) fn is_unprovable(&self, rules: &Rules) -> bool {
+        choice::is_zero(rules.marks) | (self.flags & UNMARKABLE) as u64 | self.is_past_proof() != 0
+    }
+
+    /// 1 if so much went on its way while mark after mark was lost, else 0.
+    #[inline(always)]
+    pub(super) const fn is_past_proof(&self) -> u64 {
+        let lost_often = (self.flags >> LOST_SHIFT & self.flags >> (LOST_SHIFT + 1)) as u64;
+        lost_often & (self.hops / HOPS_WITHOUT_PROOF) as u64
     }
 
     /// Whether somebody takes marks off, or seems to, because he spells at random.

@@ -13,7 +13,7 @@ use guard_common::{
     event::Event,
     key::{Key, Secret},
     marks::Look,
-    packet::{Packet, Transport},
+    packet::{Packet, Stop, Transport},
     policy::Policy,
     question::Message,
     sample::Sample,
@@ -392,13 +392,13 @@ impl Bytes for WithinReach<'_> {
 
 /// Whether the kernel reads the same in a frame as somebody who reaches all of it.
 fn is_within_reach(frame: &[u8]) -> bool {
-    fn read<B: Bytes + ?Sized>(frame: &B) -> Option<(Packet, Option<Message>)> {
-        let packet = Packet::walk(frame).ok()?;
+    fn read<B: Bytes + ?Sized>(frame: &B) -> Result<(Packet, Option<Message>), Option<Stop>> {
+        let packet = Packet::walk(frame).map_err(Some)?;
         if packet.transport == Transport::Tcp {
-            return Some((packet, None));
+            return Ok((packet, None));
         }
-        let (start, end) = packet.payload(frame)?;
-        Some((packet, Message::read(frame, start, end).ok()))
+        let (start, end) = packet.payload(frame).ok_or(None)?;
+        Ok((packet, Message::read(frame, start, end).ok()))
     }
     frame.len() <= REACH || read(frame) == read(&WithinReach(frame))
 }
