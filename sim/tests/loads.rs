@@ -37,9 +37,20 @@ fn crowd(network: &mut Network<'_>, count: u64, spread_ns: u64, patience_ns: &[u
 }
 
 fn crowd_of(network: &mut Network<'_>, count: u64, spread_ns: u64, patience_ns: &[u64], is: impl Fn(&mut Client)) {
+    crowd_at(network, RESOLVER, count, spread_ns, patience_ns, is);
+}
+
+fn crowd_at(
+    network: &mut Network<'_>,
+    server: Socket,
+    count: u64,
+    spread_ns: u64,
+    patience_ns: &[u64],
+    is: impl Fn(&mut Client),
+) {
     for number in 0..count {
         let socket = at(CLIENTS, 20_000 + number as u16);
-        let mut client = Client::new(socket, RESOLVER, 0, patience_ns.to_vec());
+        let mut client = Client::new(socket, server, 0, patience_ns.to_vec());
         is(&mut client);
         network.add(client, &[socket]);
         let start = network.random.below(spread_ns.max(1));
@@ -203,24 +214,25 @@ fn a_herd_behind_a_forwarder_that_merges_nothing_is_not_a_loop() {
     }
 }
 
+/// Two dnsdist in a row before a dead upstream, with a socket each; whoever asks the first one is not seen. Where it is asked.
+fn unseen_row(network: &mut Network<'_>) -> Socket {
+    let (front, middle) = (at(3, 53), at(1, 30_053));
+    let source = at(3, 30_053);
+    network.add(Dnsdist::new(source, RESOLVER), &[front, source]);
+    network.add(Dnsdist::new(middle, UPSTREAM), &[RESOLVER, middle]);
+    network.add(Upstream::DEAD, &[UPSTREAM]);
+    network.unseen = [(CLIENTS, 3)].into();
+    front
+}
+
 /// The client side uses one socket for all its queries, and so does the forwarder: it looks like servers that take turns.
 #[test]
 fn one_socket_that_asks_another_one_is_not_a_loop() {
     for spread_ns in [100 * MS, S] {
         let mut guard = guard();
         let mut network = on_lo(&mut guard, 9);
-        let (front, middle) = (at(3, 53), at(1, 30_053));
-        let source = at(3, 30_053);
-        network.add(Dnsdist::new(source, RESOLVER), &[front, source]);
-        network.add(Dnsdist::new(middle, UPSTREAM), &[RESOLVER, middle]);
-        network.add(Upstream::DEAD, &[UPSTREAM]);
-        network.unseen = [(CLIENTS, 3)].into();
-        for number in 0..200 {
-            let socket = at(CLIENTS, 20_000 + number);
-            network.add(Client::new(socket, front, 0, vec![5 * S]), &[socket]);
-            let start = network.random.below(spread_ns);
-            network.wake_at(start, socket, 0);
-        }
+        let front = unseen_row(&mut network);
+        crowd_at(&mut network, front, 200, spread_ns, &[5 * S], |_| ());
         is_left_alone(&mut network, 0);
     }
 }
@@ -231,20 +243,11 @@ fn sockets_that_take_turns_before_a_dead_upstream_for_long_are_not_a_loop() {
     for spells in [Spells::Plainly, Spells::AtRandom] {
         let mut guard = guard();
         let mut network = on_lo(&mut guard, 9);
-        let (front, middle, source) = (at(3, 53), at(1, 30_053), at(3, 30_053));
-        network.add(Dnsdist::new(source, RESOLVER), &[front, source]);
-        network.add(Dnsdist::new(middle, UPSTREAM), &[RESOLVER, middle]);
-        network.add(Upstream::DEAD, &[UPSTREAM]);
-        network.unseen = [(CLIENTS, 3)].into();
-        for number in 0..100 {
-            let socket = at(CLIENTS, 20_000 + number);
-            let mut client = Client::new(socket, front, 0, vec![10 * MS; 400]);
+        let front = unseen_row(&mut network);
+        crowd_at(&mut network, front, 100, 10 * MS, &[10 * MS; 400], |client| {
             client.spells = spells;
             client.fresh = true;
-            network.add(client, &[socket]);
-            let start = network.random.below(10 * MS);
-            network.wake_at(start, socket, 0);
-        }
+        });
         is_left_alone(&mut network, 0);
         assert!(network.tally.queries > u64::from(u16::MAX), "{}", network.tally.queries);
     }
