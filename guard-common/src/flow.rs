@@ -142,7 +142,9 @@ impl FlowLine {
         for slot in 0..ENTRIES {
             let word = self.entries[slot];
             if (word >> 32) as u32 == digest {
-                self.entries[slot] = moving;
+                if slot != 0 {
+                    self.entries[slot] = moving;
+                }
                 known = word;
                 break;
             }
@@ -151,29 +153,32 @@ impl FlowLine {
                 moving = word;
             }
         }
-        let age = time.wrapping_sub(known as u32) & TIME_MASK;
-        if known == 0 || age >= LIFE {
-            return Sighting::New;
+        let sighting = tell(known, place, now, rapid_ticks);
+        let front = match sighting {
+            Sighting::New => fresh,
+            Sighting::Elsewhere => known,
+            Sighting::Retransmit | Sighting::Rapid => fresh | known & MARKED,
+        };
+        // CPUs that see the same flow at the same time keep the line between them.
+        if self.entries[0] != front {
+            self.entries[0] = front;
         }
-        let elsewhere = (known >> PLACE_SHIFT) as u32 & PLACE_MASK != place.0;
-        if elsewhere && age < TRANSIT {
-            self.entries[0] = known;
-            return Sighting::Elsewhere;
-        }
-        self.entries[0] = fresh | known & MARKED;
-        if age << TIME_UNIT_SHIFT < rapid_ticks {
-            Sighting::Rapid
-        } else {
-            Sighting::Retransmit
-        }
+        sighting
     }
 
-    /// Forgets a flow that was just seen here, and not elsewhere: it does not go on.
+    /// Tells what [`FlowLine::sight`] would, and puts nothing down: for a flow that may end here. What ends here was not
+    /// asked, and takes no other flow's place.
     #[inline(always)]
-    pub const fn forget_last(&mut self, digest: u32) {
-        if (self.entries[0] >> 32) as u32 == digest {
-            self.entries[0] = 0;
+    pub fn glimpse(&self, digest: u32, place: Place, now: Ticks, rapid_ticks: u32) -> Sighting {
+        let mut known = 0;
+        for slot in 0..ENTRIES {
+            let word = self.entries[slot];
+            if (word >> 32) as u32 == digest {
+                known = word;
+                break;
+            }
         }
+        tell(known, place, now, rapid_ticks)
     }
 
     /// Notes that a query of the flow goes on with a mark.
@@ -242,6 +247,25 @@ impl FlowLine {
     }
 }
 
+/// What an entry of a flow tells that is seen here now; 0 is none.
+#[inline(always)]
+fn tell(known: u64, place: Place, now: Ticks, rapid_ticks: u32) -> Sighting {
+    let time = (now.0 >> TIME_UNIT_SHIFT) & TIME_MASK;
+    let age = time.wrapping_sub(known as u32) & TIME_MASK;
+    if known == 0 || age >= LIFE {
+        return Sighting::New;
+    }
+    let elsewhere = (known >> PLACE_SHIFT) as u32 & PLACE_MASK != place.0;
+    if elsewhere && age < TRANSIT {
+        return Sighting::Elsewhere;
+    }
+    if age << TIME_UNIT_SHIFT < rapid_ticks {
+        Sighting::Rapid
+    } else {
+        Sighting::Retransmit
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,6 +277,29 @@ mod tests {
 
     fn at(ms: u32) -> Ticks {
         Ticks(0xffff_f000).plus(ticks_of_ms(ms))
+    }
+
+    #[test]
+    fn a_glimpse_tells_what_a_sight_tells_and_changes_nothing() {
+        let mut line = FlowLine::default();
+        let (mut state, mut ms, mut seen) = (1_u32, 0, [0; 4]);
+        for step in 0..20_000 {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let (digest, place) = (state >> 29, if state & 1 << 20 == 0 { HERE } else { THERE });
+            // At the pace of clients and of loops, and now and then after all of them have given up.
+            ms += if state >> 12 & 0x3f == 0 {
+                40_000
+            } else {
+                state >> 8 & 0xff
+            };
+            let now = at(ms);
+            let before = line.entries;
+            let glimpse = line.glimpse(digest, place, now, RAPID);
+            assert_eq!(line.entries, before);
+            assert_eq!(line.sight(digest, place, true, now, RAPID), glimpse, "step {step}");
+            seen[glimpse as usize] += 1;
+        }
+        assert!(seen.iter().all(|times| *times > 100), "{seen:?}");
     }
 
     #[test]

@@ -126,12 +126,30 @@ pub(crate) fn settle(flow: u64) -> Settled {
     Settled::from_number(judge_settle(flow))
 }
 
-/// Forgets the flow that this CPU has just seen, and seen nowhere else before.
+/// What is known of the flow of a query that may end here: the number of a [`Sighting`]. Nothing is put down.
 #[inline(always)]
-pub(crate) fn forget_last(flow: u64) {
-    if let Some(line) = FLOWS.get_ptr_mut(flow_line(flow)) {
-        // SAFETY: a live slot of the array. CPUs that race for it write whole words.
-        unsafe { (*line).forget_last(flow as u32) };
+pub(crate) fn glimpse(flow: u64, place: Place, now: Ticks, rapid_ticks: u32) -> u32 {
+    judge_glimpse(flow, place.number(), now.0, rapid_ticks)
+}
+
+/// Puts down the flow of the query on the desk, which does not end here.
+#[inline(always)]
+pub(crate) fn sight(case: &Case, rapid_ticks: u32) -> u32 {
+    let place = Place::new(case.subject.ifindex, case.subject.egress);
+    let plain = (case.plain as u32) << PLAIN_SHIFT;
+    judge_sight(
+        case.flow,
+        place.number() | plain,
+        Ticks::from_ns(case.now_ns).0,
+        rapid_ticks,
+    )
+}
+
+/// Forgets the flow of a query that ends here, if that was there before.
+#[inline(always)]
+pub(crate) fn forget(flow: u64, sighting: u32) {
+    if sighting != Sighting::New as u32 {
+        judge_settle(flow);
     }
 }
 
@@ -255,6 +273,8 @@ pub(crate) fn draw(kind: Kind, case: &Case) -> u32 {
 pub(crate) struct Draft {
     /// Queries that the drawn one stands for, if it is shown; else 0.
     pub(crate) weight: u32,
+    /// What it was drawn with.
+    pub(crate) random: u32,
     sampler: Sampler,
     here: *mut Sampler,
 }
@@ -268,7 +288,12 @@ impl Draft {
         let mut sampler = unsafe { *here };
         let random = sampler.random(flow);
         let weight = sampler.draw(now, quota, || random).unwrap_or(0);
-        Some(Self { weight, sampler, here })
+        Some(Self {
+            weight,
+            random,
+            sampler,
+            here,
+        })
     }
 
     /// Has it count; what came of it.
@@ -327,9 +352,7 @@ extern "C" fn judge_query(case: *mut Case) -> u32 {
     let Some(bucket) = KEYS.get_ptr_mut(key_bucket(key)) else {
         return QUIET;
     };
-    let place = Place::new(case.subject.ifindex, case.subject.egress);
-    let plain = (case.plain as u32) << PLAIN_SHIFT;
-    case.sighting = judge_sight(case.flow, place.number() | plain, now.0, policy.rapid_ticks) as u8;
+    case.sighting = sight(case, policy.rapid_ticks) as u8;
     let sighting = Sighting::from_u8(case.sighting);
     let hop = case.hop();
     // SAFETY: a live slot of the array, used by one CPU at a time while its lock is held. Nothing between lock and
@@ -345,6 +368,7 @@ extern "C" fn judge_query(case: *mut Case) -> u32 {
         Sighting::Retransmit => DeviceCounters::count_on(case.subject.ifindex, Counter::Retransmits),
         Sighting::Elsewhere => {
             case.subject.elsewhere = true;
+            let place = Place::new(case.subject.ifindex, case.subject.egress);
             case.subject.onward = judge_turn(case.flow, place.number()) == 0;
             DeviceCounters::count_on(case.subject.ifindex, Counter::SeenElsewhere);
         }
@@ -813,8 +837,11 @@ extern "C" fn judge_meter(tag: u64, index: u32, now_ns: u64, packets: u32, slot:
     };
     // Read before the lock is taken.
     let rate = row.rate;
-    // SAFETY: as for the keys.
+    // SAFETY: as for the keys. Whether it is known to be empty can be told without the lock: each of its words is read whole.
     unsafe {
+        if (*line).is_known_empty(tag, &rate, now_ns, packets) {
+            return 0;
+        }
         bpf_spin_lock((&raw mut (*line).lock).cast());
         let within = (*line).charge(tag, &rate, now_ns, packets);
         bpf_spin_unlock((&raw mut (*line).lock).cast());
@@ -956,6 +983,18 @@ extern "C" fn judge_sight(flow: u64, place: u32, now: u32, rapid_ticks: u32) -> 
     unsafe {
         let plain = place >> PLAIN_SHIFT != 0;
         (*line).sight(flow as u32, Place::from_number(place), plain, Ticks(now), rapid_ticks) as u32
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_glimpse(flow: u64, place: u32, now: u32, rapid_ticks: u32) -> u32 {
+    match FLOWS.get_ptr_mut(flow_line(flow)) {
+        // SAFETY: as above.
+        Some(line) => unsafe {
+            (*line).glimpse(flow as u32, Place::from_number(place), Ticks(now), rapid_ticks) as u32
+        },
+        None => Sighting::New as u32,
     }
 }
 

@@ -77,7 +77,8 @@ impl Door {
                 continue;
             }
             let meters = self.tables.meters(tag);
-            if meters.charge(tag, &row.rate, case.now_ns, case.packets) {
+            let is_empty = meters.is_known_empty(tag, &row.rate, case.now_ns, case.packets);
+            if !is_empty && meters.charge(tag, &row.rate, case.now_ns, case.packets) {
                 self.tables.row(index).within += 1;
                 continue;
             }

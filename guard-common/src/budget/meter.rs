@@ -12,6 +12,10 @@ pub const SLOTS: usize = 5;
 
 /// Heat halves in 2^10 ticks, about a second.
 const HEAT_HALF_SHIFT: u32 = 10;
+/// A meter on which so many packets were counted is safe from newcomers that come once.
+const HOT_PACKETS: u32 = 64;
+/// Ticks, a quarter of a second, for which that is so.
+const RECENT_TICKS: u32 = 256;
 /// Shares halve in 2^8 ticks, about a quarter of a second.
 pub(super) const SHARE_HALF_SHIFT: u32 = 8;
 
@@ -51,6 +55,22 @@ impl MeterLine {
         let conforms = bucket.take(rate, now_ns, packets);
         meter.word = bucket.word();
         conforms
+    }
+
+    /// Whether the bucket with this tag has not got `packets`, and so many were counted on it lately that it may go without
+    /// these. It needs no lock, and leaves the line to the CPUs that read it as well.
+    #[inline(always)]
+    pub fn is_known_empty(&self, tag: u64, rate: &Rate, now_ns: u64, packets: u32) -> bool {
+        let (mut word, mut heat) = (0, Share::default());
+        for slot in 0..SLOTS {
+            let meter = &self.meters[slot];
+            if meter.tag == tag {
+                (word, heat) = (meter.word, meter.heat);
+                break;
+            }
+        }
+        heat.is_at_least(HOT_PACKETS, Ticks::from_ns(now_ns), RECENT_TICKS)
+            && !Bucket::from_word(word).has(rate, now_ns, packets)
     }
 
     /// What the share with this tag has left, in sixteenths of a packet; `packets` are added to it unless that is

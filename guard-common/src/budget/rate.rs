@@ -88,8 +88,7 @@ impl Bucket {
     /// Takes `packets` if the bucket has them, all or none.
     #[inline(always)]
     pub fn take(&mut self, rate: &Rate, now_ns: u64, packets: u32) -> bool {
-        let now = rate.moment(now_ns);
-        let debt = self.debt(rate, now) + rate.interval * packets as u64;
+        let (now, debt) = self.debt_with(rate, now_ns, packets);
         if debt > rate.depth {
             return false;
         }
@@ -97,11 +96,16 @@ impl Bucket {
         true
     }
 
+    /// Whether it has `packets`.
+    #[inline(always)]
+    pub(super) const fn has(self, rate: &Rate, now_ns: u64, packets: u32) -> bool {
+        self.debt_with(rate, now_ns, packets).1 <= rate.depth
+    }
+
     /// Takes `packets` whether the bucket has them or not. It goes no deeper into debt than it can hold.
     #[inline(always)]
     pub fn overdraw(&mut self, rate: &Rate, now_ns: u64, packets: u32) {
-        let now = rate.moment(now_ns);
-        let debt = self.debt(rate, now) + rate.interval * packets as u64;
+        let (now, debt) = self.debt_with(rate, now_ns, packets);
         let most = rate.depth * 2;
         self.0 = now.wrapping_add(if debt < most { debt } else { most });
     }
@@ -114,6 +118,13 @@ impl Bucket {
             return 0;
         }
         (rate.depth - debt) / (rate.interval >> 4)
+    }
+
+    /// The moment, and what the bucket owes then with `packets` taken.
+    #[inline(always)]
+    const fn debt_with(self, rate: &Rate, now_ns: u64, packets: u32) -> (u64, u64) {
+        let now = rate.moment(now_ns);
+        (now, self.debt(rate, now) + rate.interval * packets as u64)
     }
 
     /// Units until the bucket is full. More than it can owe is no debt: the clock has jumped, or wrapped since.

@@ -36,6 +36,12 @@ impl Share {
         if halvings > 31 { 0 } else { self.sixteenths >> halvings }
     }
 
+    /// Whether at least so many packets were in it when it was changed last, at most so many ticks ago.
+    #[inline(always)]
+    pub(super) fn is_at_least(&self, packets: u32, now: Ticks, ticks: u32) -> bool {
+        self.sixteenths >= packets * PACKET && now.since(self.at) <= ticks
+    }
+
     /// Adds packets to what is left.
     #[inline(always)]
     pub fn add(&mut self, now: Ticks, half_shift: u32, packets: u32) {

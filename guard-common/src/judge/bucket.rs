@@ -112,17 +112,21 @@ impl KeyBucket {
         }
     }
 
-    /// Puts down a query of the key in this slot that is held: how many have been in this hold, and when it ends.
+    /// Puts down a query of the key in this slot that is held: how many have been in this hold, and when it ends. `random`
+    /// is drawn for this query.
     #[inline(always)]
-    pub fn note_held(&mut self, slot: usize, now: Ticks) -> Option<(u32, Ticks)> {
+    pub fn note_held(&mut self, slot: usize, now: Ticks, random: u32) -> Option<(u32, Ticks)> {
         let state = self.states.get_mut(slot)?;
-        Some((state.note_held(now), state.until()))
+        Some((state.note_held(now, random), state.until()))
     }
 
-    /// Puts down such a query of the key in this slot.
+    /// Puts down a query of the key in this slot that repeats. Where there are very many of them, the first in each step
+    /// of the clock stands for the others: else CPUs that see the same key would take its line from each other for each.
     #[inline(always)]
     pub fn note_repeat(&mut self, slot: usize, hop: &Hop, now: Ticks) {
-        if let Some(state) = self.states.get_mut(slot) {
+        if let Some(state) = self.states.get_mut(slot)
+            && !state.is_busy(now)
+        {
             state.note_repeat(hop, now);
         }
     }

@@ -2,10 +2,15 @@
 //!
 //! Most queries are of keys that nothing speaks against, and go where the last one went. Of those only a few numbers
 //! change. What this module lets through, `breaker` and `evidence` would let through as well, and leave the key in the
-//! same state.
+//! same state, but for what is counted of very many.
 
 use super::{Hop, KeyState, Taken, breaker, evidence, mark};
 use crate::{flow::Sighting, time::Ticks};
+
+/// Queries of a key after which single ones count for less.
+pub(super) const VERY_MANY: u32 = 1_024;
+/// Held queries that one of them stands for from there on.
+pub(super) const MANY_ARE_ONE: u32 = 64;
 
 impl KeyState {
     /// Takes in a query that says nothing. False, with nothing changed, if it may say something: then it is for
@@ -62,12 +67,27 @@ impl KeyState {
     }
 
     /// Puts down one that is held: how many have been in this hold. A CPU that does this without the lock may miss those
-    /// that another one holds at the same moment.
+    /// that another one holds at the same moment. Of very many, one in [`MANY_ARE_ONE`] is drawn by `random` to stand for
+    /// them all: CPUs that hold the same key write its line that much less often.
     #[inline(always)]
-    pub(super) fn note_held(&mut self, now: Ticks) -> u32 {
-        self.touched = now;
-        self.count = self.count.saturating_add(1);
+    pub(super) fn note_held(&mut self, now: Ticks, random: u32) -> u32 {
+        if self.touched != now {
+            self.touched = now;
+        }
+        if self.count < VERY_MANY {
+            self.count += 1;
+        } else if random.is_multiple_of(MANY_ARE_ONE) {
+            self.count = self.count.saturating_add(MANY_ARE_ONE);
+        }
         self.count
+    }
+
+    /// Whether so many hops of it count that one more within the same step of the clock tells nothing. Where a proof is
+    /// given up, each counts again.
+    #[inline(always)]
+    pub(super) fn is_busy(&self, now: Ticks) -> bool {
+        let has_many = self.hops >= VERY_MANY as u16 && self.hops < mark::HOPS_WITHOUT_PROOF || self.hops == u16::MAX;
+        has_many && self.touched == now && self.since == now
     }
 
     /// Puts down such a query. Whole words are written, and none that a breaker or a mark depends on: a CPU that does this

@@ -2,7 +2,7 @@
 
 use guard_common::{
     budget::ZONES,
-    flow::Sighting,
+    judge::Hop,
     key::Key,
     packet::addresses_at,
     policy::Control,
@@ -22,17 +22,18 @@ pub(super) fn prepare<D: Door>(
     door: &D,
     control: &Control,
     asked: &Asked,
-    (key, flow): (Key, u64),
+    hop: &Hop,
+    (key, flow, sighting): (Key, u64, u32),
     begins: bool,
     now_ns: u64,
-    weight: u32,
-) -> Option<u32> {
+) -> Option<()> {
     // SAFETY: the slot of this CPU, on which no other of our programs runs now.
     let desk = unsafe { &mut *DESKS.get_ptr_mut(0)? };
     desk.begins = begins;
     let case = &mut desk.case;
     (case.client, case.server) = (asked.ends.client(), asked.ends.server());
-    (case.id, case.same_host, case.sighting) = (asked.id, false, Sighting::New as u8);
+    (case.id, case.same_host, case.sighting) = (asked.id, false, sighting as u8);
+    case.plain = hop.plain;
     case.policy = (control.active & 1) as u8;
     case.now_ns = now_ns;
     case.name_at = asked.name_at() as u16;
@@ -42,7 +43,13 @@ pub(super) fn prepare<D: Door>(
     case.subject.ifindex = door.device();
     case.subject.qtype = asked.qtype;
     case.subject.egress = D::EGRESS;
-    Some(CHARGED | over(asked.udp_at) | weight)
+    Some(())
+}
+
+/// What `pass` returns for it.
+#[inline(always)]
+pub(super) const fn charged(asked: &Asked, weight: u32) -> u32 {
+    CHARGED | over(asked.udp_at) | weight
 }
 
 /// Charges the budgets with the query on the desk, which passes if they let it: what `pass` returns.
@@ -54,17 +61,19 @@ pub(crate) fn charge<D: Door>(door: &D, passed: u32) -> u32 {
     };
     // SAFETY: as above.
     let desk = unsafe { &mut *desk };
-    if !exceeds(door, control, passed, desk) {
-        bench::begin_if_due(desk);
-        return weight;
+    let exceeds = exceeds(door, control, passed, desk);
+    if exceeds && weight == 0 && bench::drops_unseen(desk) {
+        desk.begins = false;
+        bench::forget(desk.case.flow, desk.case.sighting.into());
+        DeviceCounters::count_action_on(desk.case.subject.ifindex, Verdict::Drop, Reason::Budget);
+        return DROPPED;
     }
-    if weight != 0 || !bench::drops_unseen(desk) {
+    bench::sight(&desk.case, control.rapid_ticks);
+    if exceeds {
         return SHED | weight;
     }
-    desk.begins = false;
-    bench::forget_last(desk.case.flow);
-    DeviceCounters::count_action_on(desk.case.subject.ifindex, Verdict::Drop, Reason::Budget);
-    DROPPED
+    bench::begin_if_due(desk);
+    weight
 }
 
 /// Whether a budget sheds the query on the desk, or would. One that is no longer what it was exceeds none.

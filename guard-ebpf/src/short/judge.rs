@@ -61,24 +61,29 @@ pub(super) fn judge<D: Door>(door: &D, frame: &Frame, control: &Control, asked: 
         return None;
     }
     let place = Place::new(device, D::EGRESS);
-    // SAFETY: a live slot of the array. CPUs that race for it write whole words.
-    let sighting = unsafe { (*line).sight(flow as u32, place, hop.plain, now, control.rapid_ticks) };
-    if matches!(sighting, Sighting::Elsewhere) {
+    let has_rows = control.has_rows != 0;
+    let sighting = if held || has_rows {
+        bench::glimpse(flow, place, now, control.rapid_ticks)
+    } else {
+        // SAFETY: a live slot of the array. CPUs that race for it write whole words.
+        unsafe { (*line).sight(flow as u32, place, hop.plain, now, control.rapid_ticks) as u32 }
+    };
+    let sighting = control.blur(sighting as usize) as u32;
+    if sighting == Sighting::Elsewhere as u32 {
         // The long way finds the same.
         return None;
     }
     let counters = DeviceCounters::of(device)?;
     counters.count_at(control.blur(asked.counter));
-    if matches!(sighting, Sighting::Retransmit) {
+    if sighting == Sighting::Retransmit as u32 {
         counters.count(Counter::Retransmits);
     }
+    let random = draft.random;
     let weight = draft.done();
     if held {
-        // SAFETY: as for the sight and for the look.
-        let in_hold = unsafe {
-            (*line).forget_last(flow as u32);
-            (*bucket).note_held(slot_of(look), now)?
-        };
+        bench::forget(flow, sighting);
+        // SAFETY: as for the look.
+        let in_hold = unsafe { (*bucket).note_held(slot_of(look), now, random)? };
         return held::end(frame, control, asked, key, in_hold, counters);
     }
     let begins = look == Look::BEGINS.0;
@@ -86,13 +91,14 @@ pub(super) fn judge<D: Door>(door: &D, frame: &Frame, control: &Control, asked: 
         // SAFETY: as for the look.
         unsafe { (*bucket).note_repeat(slot_of(look), &hop, now) };
     }
-    if control.has_rows == 0 {
+    if !has_rows {
         if begins {
             bench::begin(key, &hop, now, counters);
         }
         return Some(weight);
     }
-    charge::prepare(door, control, asked, (key, flow), begins, now_ns, weight)
+    charge::prepare(door, control, asked, &hop, (key, flow, sighting), begins, now_ns)?;
+    Some(charge::charged(asked, weight))
 }
 
 /// The slot that a look has found. It is bounded where it is used, and where the optimiser cannot take the bound for

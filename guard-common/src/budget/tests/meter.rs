@@ -17,8 +17,10 @@ impl Table {
         Self(vec![MeterLine::default(); METER_LINES])
     }
 
+    /// As a door does.
     fn charge(&mut self, tag: u64, rate: &Rate, now_ns: u64) -> bool {
-        self.0[meter_line(tag) as usize].charge(tag, rate, now_ns, 1)
+        let line = &mut self.0[meter_line(tag) as usize];
+        !line.is_known_empty(tag, rate, now_ns, 1) && line.charge(tag, rate, now_ns, 1)
     }
 }
 
@@ -118,6 +120,45 @@ fn a_limited_client_stays_limited_under_forged_sources() {
         }
     }
     assert!((20..=22).contains(&took), "{took} of 1,000 in 2 s, 21 allowed");
+}
+
+/// Who only looks says what who takes the lock says, and sees no bucket empty that is not; of those that are, all but the
+/// first few.
+#[test]
+fn a_look_finds_a_bucket_empty_that_a_charge_finds_empty() {
+    let mut random = Random::new();
+    let rate = Rate::new(50, 1, 10).unwrap();
+    let (mut looked, mut charged) = (MeterLine::default(), MeterLine::default());
+    let (mut now, mut seen, mut empty) = (SECOND, 0, 0);
+    for _ in 0..400_000 {
+        now += random.below(2_000_000);
+        let (tag, packets) = (1 + random.below(SLOTS as u64), 1 + random.below(3) as u32);
+        let has = charged.charge(tag, &rate, now, packets);
+        let known_empty = looked.is_known_empty(tag, &rate, now, packets);
+        assert!(!(known_empty && has), "tag {tag} at {now}");
+        assert_eq!(!known_empty && looked.charge(tag, &rate, now, packets), has);
+        empty += u32::from(!has);
+        seen += u32::from(known_empty);
+    }
+    assert!(empty > 100_000 && seen > empty / 2, "{seen} seen of {empty} empty");
+    assert!(!looked.is_known_empty(99, &rate, now, 1), "nobody's");
+}
+
+/// What a look refuses is counted on no meter, but no meter cools by that below the newcomers of a flood.
+#[test]
+fn who_is_refused_by_a_look_stays_warm() {
+    let mut table = Table::new();
+    let rate = Rate::new(1, 60, 1).unwrap();
+    let mut took = 0;
+    for packet in 0..3_000_000_u64 {
+        let now = 9 * SECOND + packet * 10_000;
+        took += u32::from(table.charge(1, &rate, now));
+        // All of them in its line.
+        let newcomer = packet + 2;
+        assert_eq!(meter_line(newcomer), meter_line(1));
+        table.charge(newcomer, &rate, now);
+    }
+    assert_eq!(took, 1, "in 30 s, one in a minute allowed");
 }
 
 #[test]

@@ -177,6 +177,11 @@ proptest! {
 
 /// Takes a query in as a door does that looks first. False if that needs the long way.
 fn look_first(bucket: &mut KeyBucket, key: Key, hop: &Hop, now: Ticks) -> bool {
+    look_with(bucket, key, hop, now, 0)
+}
+
+/// The same, with the number that is drawn for it.
+fn look_with(bucket: &mut KeyBucket, key: Key, hop: &Hop, now: Ticks, random: u32) -> bool {
     let Look(look) = bucket.look(key, hop, now, RULES.hold_max_ticks);
     if look == Look::UNCLEAR.0 {
         return false;
@@ -187,9 +192,59 @@ fn look_first(bucket: &mut KeyBucket, key: Key, hop: &Hop, now: Ticks) -> bool {
     } else if look & Look::HELD == 0 {
         bucket.note_repeat(slot, hop, now);
     } else {
-        bucket.note_held(slot, now);
+        bucket.note_held(slot, now, random);
     }
     true
+}
+
+#[test]
+fn of_very_many_held_queries_a_few_are_written_down_for_all() {
+    let mut bucket = KeyBucket::default();
+    trip(&mut bucket, 1, START);
+    let (mut random, mut written) = (1_u32, 0);
+    let held = 1_000_000;
+    for _ in 0..held {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let before = *bucket.state(Key(1)).unwrap();
+        assert!(look_with(
+            &mut bucket,
+            Key(1),
+            &hop(53, Sighting::New),
+            START,
+            random >> 7
+        ));
+        written += u32::from(*bucket.state(Key(1)).unwrap() != before);
+    }
+    let counted = bucket.state(Key(1)).unwrap().held();
+    assert!(counted.abs_diff(held) < held / 50, "{counted} of {held}");
+    assert!(written < held / 12, "{written} of {held} written");
+}
+
+#[test]
+fn of_very_many_repeats_one_is_written_down_in_a_step_of_the_clock() {
+    let away = |id| Hop {
+        same_host: false,
+        id,
+        ..hop(53, Sighting::New)
+    };
+    let mut bucket = KeyBucket::default();
+    let mut written = 0;
+    for id in 0..50_000 {
+        // A thousand in a step of 4 ms.
+        let now = later(u32::from(id) / 1_000 * 4);
+        let before = bucket.state(Key(1)).copied();
+        assert!(look_first(&mut bucket, Key(1), &away(id), now));
+        written += u32::from(bucket.state(Key(1)).copied() != before);
+    }
+    let hops = bucket.state(Key(1)).unwrap().insight(later(200), &RULES).hops;
+    assert!((1_024..1_100).contains(&written), "{written} written");
+    assert_eq!(u32::from(hops), written, "all those that were written count");
+    // An answer ends that.
+    assert!(bucket.answered(Key(1), true, later(200), &RULES).is_none());
+    for id in 0..100 {
+        assert!(look_first(&mut bucket, Key(1), &away(id), later(200)));
+    }
+    assert_eq!(bucket.state(Key(1)).unwrap().insight(later(200), &RULES).hops, 100);
 }
 
 proptest! {

@@ -20,6 +20,7 @@ use crate::{
         breaker::{CLOSED, OPEN, SUSPECT, TEST},
         evidence::{Ladder, Scores},
         mark::{self, MARK_TICKS},
+        quiet::{MANY_ARE_ONE, VERY_MANY},
     },
     marks::Room,
     time::Ticks,
@@ -193,18 +194,25 @@ proptest! {
         (rules, state) in rules().prop_flat_map(|rules| (Just(rules), state(rules))),
         packet in packet(),
         wait in prop_oneof![Just(0), 0..2_000_u32],
+        count in prop_oneof![0..VERY_MANY, VERY_MANY - 2..VERY_MANY + 2, u32::MAX - 20..],
+        random in any::<u32>(),
     ) {
         let Packet::Query(Query { hop, .. }) = packet else { return Ok(()) };
         let now = NOW.plus(wait);
-        let mut short = KeyState { phase: OPEN, flags: 0, ..state };
+        let mut short = KeyState { phase: OPEN, flags: 0, count, ..state };
         let mut long = short;
         let holds = short.holds(now, rules.longest_ticks());
         let ruling = long.query(&hop, now, &rules);
         if holds {
-            let in_hold = short.note_held(now);
+            let in_hold = short.note_held(now, random);
             prop_assert!(ruling.held && !ruling.tests && !ruling.suspects && ruling.note == Note::None);
-            prop_assert_eq!((ruling.held_in_hold, ruling.until), (in_hold, short.until));
-            prop_assert_eq!(short, long);
+            prop_assert_eq!(in_hold, short.count);
+            // Of very many, a few are counted for all.
+            let more = u32::from(random.is_multiple_of(MANY_ARE_ONE)) * MANY_ARE_ONE;
+            let is_exact = count < VERY_MANY;
+            let counted = if is_exact { long.count } else { count.saturating_add(more) };
+            prop_assert_eq!(short, KeyState { count: counted, ..long });
+            prop_assert_eq!(ruling.until, short.until);
         } else {
             prop_assert!(long.phase == TEST, "{:?}", long);
         }
