@@ -4,7 +4,7 @@
 //! built with it; then the unit tests run in parallel and the kernel tests, which own network namespaces and real
 //! resolvers, one after the other as root. A step that fails counts as a failed test, and the last line stands.
 
-use std::{env, process::Command, process::ExitCode};
+use std::{env, process::Command, process::ExitCode, thread};
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::{Args, Subcommand};
@@ -142,15 +142,24 @@ fn run_steps(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> Resul
     let alone = args.unit.then_some(FUZZED);
     let packages = UNIT_TESTED.into_iter().chain(alone).flat_map(|package| ["-p", package]);
     let mut unit = build.cargo(&["test", "--no-fail-fast"]);
-    run_tests("unit tests", unit.args(packages).arg("--").args(&filter), tally);
+    let unit = unit.args(packages).arg("--").args(&filter);
+    if args.unit {
+        run_tests("unit tests", unit, tally);
+    } else {
+        // Downloads take their time, and the unit tests need none of them.
+        let provided = thread::scope(|scope| {
+            let providing = scope.spawn(provide);
+            run_tests("unit tests", unit, tally);
+            providing.join()
+        });
+        // The tests that need what is not here will say so; the others still have their say.
+        for (what, outcome) in provided.unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+            if let Err(error) = outcome {
+                tally.fail(what, &error);
+            }
+        }
+    }
     if let Some(root) = root.filter(|_| !args.unit) {
-        if let Err(error) = programs::provide(&PROGRAMS).and_then(|()| storm::provide()) {
-            // The tests that need one will say so; the others still have their say.
-            tally.fail("the resolvers are here", &error);
-        }
-        if let Err(error) = package::provide() {
-            tally.fail("cargo-deb is here", &error);
-        }
         let mut kernel = build.cargo(&[
             "test",
             "--no-fail-fast",
@@ -173,6 +182,17 @@ fn run_steps(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> Resul
         }
     }
     Ok(())
+}
+
+/// Fetches what the kernel tests run: what each part of it is called, and what came of it.
+fn provide() -> [(&'static str, Result<()>); 2] {
+    [
+        (
+            "the resolvers are here",
+            programs::provide(&[&PROGRAMS[..], &storm::PROGRAMS].concat()).and_then(|()| storm::provide()),
+        ),
+        ("cargo-deb is here", package::provide()),
+    ]
 }
 
 /// Runs one `cargo test`; its failures go into the tally, also that of a binary which could not say a result.

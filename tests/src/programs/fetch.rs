@@ -34,10 +34,6 @@ const DEBIAN_KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 ///
 /// Asks the network only when something is missing. Processes that do this at the same time wait for each other.
 pub fn provide(names: &[&str]) -> Result<()> {
-    let missing = |names: &[&str]| -> Vec<String> {
-        let absent = names.iter().filter(|name| locate(name).is_err());
-        absent.map(|&name| name.to_owned()).collect()
-    };
     if missing(names).is_empty() {
         return Ok(());
     }
@@ -46,43 +42,60 @@ pub fn provide(names: &[&str]) -> Result<()> {
     let lock = File::create(cache.join("lock"))?;
     lock.lock().context("wait for another fetch to end")?;
 
-    let mut system = None;
-    for name in missing(names) {
-        if name == DNSMASQ_0X20 {
-            dnsmasq_0x20(&cache)?;
-            continue;
+    let wanted = missing(names);
+    let mut packages: Vec<&str> = Vec::new();
+    for &name in &wanted {
+        match name {
+            DNSMASQ_0X20 => dnsmasq_0x20(&cache)?,
+            PODMAN => podman(&cache)?,
+            _ => {
+                let known = PACKAGES.iter().find(|(program, _)| *program == name);
+                let (_, package) =
+                    known.with_context(|| format!("{name} is not a program the lab knows how to fetch"))?;
+                if !packages.contains(package) {
+                    packages.push(package);
+                }
+            }
         }
-        if name == PODMAN {
-            podman(&cache)?;
-            continue;
-        }
-        let package = PACKAGES
-            .iter()
-            .find(|(program, _)| *program == name)
-            .map(|(_, package)| *package)
-            .with_context(|| format!("{name} is not a program the lab knows how to fetch"))?;
-        let apt = match &system {
-            Some(apt) => apt,
-            None => system.insert(Apt::of_the_system(&cache)?),
-        };
-        if apt.has(package)? {
-            apt.download(package)?;
-        } else {
+    }
+    if !packages.is_empty() {
+        let apt = Apt::of_the_system(&cache)?;
+        let absent = packages.extract_if(.., |package| !apt.has(package)).collect::<Vec<_>>();
+        apt.download(&packages)?;
+        for package in absent {
             ensure!(
-                name == "consul",
-                "needs {name}: this system's package index has no {package}; put {name} on PATH"
+                package == "consul",
+                "this system's package index has no {package}: put its programs on PATH"
             );
             consul(&cache)?;
         }
-        let program = locate(&name).with_context(|| format!("{package} brought no {name}"))?;
+    }
+    for name in &wanted {
+        let program = locate(name).with_context(|| format!("what was downloaded has no {name}"))?;
         eprintln!("programs: {name} is {}", program.path().display());
     }
     Ok(())
 }
 
+/// Those that are not here, each once.
+fn missing<'a>(names: &[&'a str]) -> Vec<&'a str> {
+    let mut missing = Vec::new();
+    for &name in names {
+        if !missing.contains(&name) && locate(name).is_err() {
+            missing.push(name);
+        }
+    }
+    missing
+}
+
 /// Fetches consul from the Debian release that had it.
 fn consul(cache: &Path) -> Result<()> {
-    let from = |line: &str| Apt::of_list(cache, "apt-consul", line)?.download("consul");
+    let from = |line: &str| {
+        // That release's index cannot resolve dependencies for this system: the one package comes alone.
+        let apt = Apt::of_list(cache, "apt-consul", line)?;
+        apt.download_alone("consul")?;
+        apt.unpack(&tree())
+    };
     of_release("deb", CONSUL_RELEASE, from)
         .context("needs consul: this system's package index has none; put a consul 1.8.7 on PATH")
 }
@@ -182,7 +195,7 @@ pub(crate) fn unpack_over(base: &Path, package: &str, tree: &Path) -> Result<()>
     let mut apt = Apt::new(home, None)?;
     apt.status = base.join("var/lib/dpkg/status");
     eprintln!("programs: downloading {package} ...");
-    apt.fetch(package)?;
+    apt.fetch(&[package])?;
     // Where `/bin` is a link to `usr/bin`, what is packed for `/bin` goes there as well.
     for name in ["bin", "sbin", "lib", "lib64"] {
         if let Ok(link) = fs::read_link(base.join(name)) {
@@ -315,20 +328,26 @@ impl Apt {
     }
 
     /// Whether the index has a package of this name with a version to install.
-    fn has(&self, package: &str) -> Result<bool> {
-        let shown = self.output("apt-cache", &["show", "--no-all-versions", package])?;
-        Ok(shown.status.success() && !shown.stdout.is_empty())
+    fn has(&self, package: &str) -> bool {
+        let shown = self
+            .command("apt-cache", &["show", "--no-all-versions", package])
+            .output();
+        shown.is_ok_and(|shown| shown.status.success() && !shown.stdout.is_empty())
     }
 
-    /// Downloads a package with what it needs and the system lacks, and unpacks all of it into the private tree.
-    fn download(&self, package: &str) -> Result<()> {
-        if self.list.is_some() {
-            // Another release's index cannot resolve dependencies for this system: take the one package alone.
-            self.download_alone(package)?;
-        } else {
-            eprintln!("programs: downloading {package} ...");
-            self.fetch(package)?;
+    /// Downloads packages with what they need and the system lacks, and unpacks all of it into the private tree.
+    fn download(&self, packages: &[&str]) -> Result<()> {
+        if packages.is_empty() {
+            return Ok(());
         }
+        eprintln!("programs: downloading {} ...", packages.join(", "));
+        if self.fetch(packages).is_err() {
+            // Those that cannot be installed side by side still lie side by side.
+            for package in packages {
+                self.fetch(&[package])?;
+            }
+        }
+        eprintln!("programs: unpacking them ...");
         self.unpack(&tree())
     }
 
@@ -366,16 +385,10 @@ impl Apt {
         finish(command.args(packages), "apt-get install")
     }
 
-    /// Downloads a package with what it needs and is not installed.
-    fn fetch(&self, package: &str) -> Result<()> {
-        let arguments = [
-            "install",
-            "--download-only",
-            "--no-install-recommends",
-            "--yes",
-            package,
-        ];
-        self.run("apt-get", &arguments)
+    /// Downloads packages with what they need and is not installed.
+    fn fetch(&self, packages: &[&str]) -> Result<()> {
+        let options = ["install", "--download-only", "--no-install-recommends", "--yes"];
+        self.run("apt-get", &[&options, packages].concat())
     }
 
     /// Downloads the source of a package, unpacks it as its authors released it, and returns where it lies.
@@ -401,6 +414,8 @@ impl Apt {
         for path in self.packages()? {
             let mut command = Command::new("dpkg-deb");
             finish(command.arg("-x").arg(&path).arg(tree), "dpkg-deb -x")?;
+            // Who comes later has its own to unpack.
+            fs::remove_file(path)?;
         }
         Ok(())
     }
