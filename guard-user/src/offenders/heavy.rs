@@ -8,7 +8,13 @@
 //! done forwards (Cormode and others 2009, "Forward decay"): instead of old weights that shrink, new ones grow, and the
 //! order in the table never changes by itself.
 
-use std::{borrow::Borrow, collections::HashMap, hash::Hash};
+use std::{
+    borrow::Borrow,
+    collections::hash_map::RandomState,
+    hash::{BuildHasher as _, Hash},
+};
+
+use hashbrown::HashTable;
 
 /// Nanoseconds in which a weight fades to 1/e: 5 s, the mean age in a window of 10 s.
 pub(super) const FADE_NS: u64 = 5_000_000_000;
@@ -22,17 +28,23 @@ pub(super) struct Heavy<K, N = ()> {
     slots: Vec<Slot<K, N>>,
     /// Numbers of the slots: a binary heap, the lightest on top.
     heap: Vec<usize>,
-    index: HashMap<K, usize>,
+    /// Numbers of the slots, by the hashes of their items: an item is hashed once for each sample, also where it takes
+    /// the place of another one.
+    index: HashTable<usize>,
+    hasher: RandomState,
     /// Weight and variance of everything, in units that have grown since `landmark_ns`.
     total: f64,
     variance: f64,
     landmark_ns: u64,
     latest_ns: u64,
+    /// How much a weight of the latest moment has grown.
+    growth: f64,
 }
 
 #[derive(Debug)]
 struct Slot<K, N> {
     item: K,
+    hash: u64,
     note: N,
     weight: f64,
     /// Of that, what it has inherited.
@@ -62,18 +74,20 @@ pub(super) struct Weight<'a, K, N> {
     pub(super) samples: u32,
 }
 
-impl<K: Clone + Eq + Hash, N: Default> Heavy<K, N> {
+impl<K: Eq + Hash, N: Default> Heavy<K, N> {
     /// A table of at most `room` items, at least one.
     pub(super) fn new(room: usize) -> Self {
         Self {
             room: room.max(1),
             slots: Vec::new(),
             heap: Vec::new(),
-            index: HashMap::new(),
+            index: HashTable::new(),
+            hasher: RandomState::new(),
             total: 0.0,
             variance: 0.0,
             landmark_ns: 0,
             latest_ns: 0,
+            growth: 1.0,
         }
     }
 
@@ -84,17 +98,19 @@ impl<K: Clone + Eq + Hash, N: Default> Heavy<K, N> {
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        let growth = self.advance(now_ns);
+        self.advance(now_ns);
+        let growth = self.growth;
         let weight = f64::from(weight);
         // What a sample drawn with probability 1/w adds to the variance of a sum of such samples.
         let variance = weight * (weight - 1.0).max(0.0) * growth * growth;
         let weight = weight * growth;
         self.total += weight;
         self.variance += variance;
-        let number = match self.index.get(item) {
-            Some(number) => *number,
-            None if self.slots.len() < self.room => self.insert(own(item)),
-            None => self.replace(own(item)),
+        let hash = self.hasher.hash_one(item);
+        let number = match self.find(hash, item) {
+            Some(number) => number,
+            None if self.slots.len() < self.room => self.insert(hash, own(item)),
+            None => self.replace(hash, own(item)),
         };
         let slot = &mut self.slots[number];
         slot.weight += weight;
@@ -125,13 +141,22 @@ impl<K: Clone + Eq + Hash, N: Default> Heavy<K, N> {
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        let number = *self.index.get(item)?;
+        let number = self.find(self.hasher.hash_one(item), item)?;
         Some(self.weigh(&self.slots[number], self.fading(now_ns)))
     }
 
     /// The count of everything.
     pub(super) fn total(&self, now_ns: u64) -> f64 {
         self.total * self.fading(now_ns)
+    }
+
+    fn find<Q>(&self, hash: u64, item: &Q) -> Option<usize>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let is_it = |number: &usize| self.slots[*number].item.borrow() == item;
+        self.index.find(hash, is_it).copied()
     }
 
     fn weigh<'a>(&self, slot: &'a Slot<K, N>, fading: f64) -> Weight<'a, K, N> {
@@ -150,12 +175,14 @@ impl<K: Clone + Eq + Hash, N: Default> Heavy<K, N> {
         }
     }
 
-    /// How much a weight of now has grown.
-    fn advance(&mut self, now_ns: u64) -> f64 {
+    /// Goes on to a moment, if that is later than the latest.
+    fn advance(&mut self, now_ns: u64) {
         if self.slots.is_empty() {
             self.landmark_ns = now_ns;
+        } else if now_ns <= self.latest_ns {
+            // Two CPUs may tell of the same moment in either order.
+            return;
         }
-        // Two CPUs may tell of the same moment in either order.
         self.latest_ns = self.latest_ns.max(now_ns);
         if self.latest_ns - self.landmark_ns > RESCALE_NS {
             let fading = self.fading(self.latest_ns);
@@ -168,7 +195,7 @@ impl<K: Clone + Eq + Hash, N: Default> Heavy<K, N> {
             }
             self.landmark_ns = self.latest_ns;
         }
-        1.0 / self.fading(self.latest_ns)
+        self.growth = 1.0 / self.fading(self.latest_ns);
     }
 
     fn fading(&self, now_ns: u64) -> f64 {
@@ -176,11 +203,11 @@ impl<K: Clone + Eq + Hash, N: Default> Heavy<K, N> {
         (-(age_ns as f64) / FADE_NS as f64).exp()
     }
 
-    fn insert(&mut self, item: K) -> usize {
+    fn insert(&mut self, hash: u64, item: K) -> usize {
         let number = self.slots.len();
-        self.index.insert(item.clone(), number);
         self.slots.push(Slot {
             item,
+            hash,
             note: N::default(),
             weight: 0.0,
             inherited: 0.0,
@@ -188,22 +215,31 @@ impl<K: Clone + Eq + Hash, N: Default> Heavy<K, N> {
             samples: 0,
             at: number,
         });
+        self.enlist(hash, number);
         self.heap.push(number);
         self.rise(number);
         number
     }
 
     /// Puts an item in the place of the lightest.
-    fn replace(&mut self, item: K) -> usize {
+    fn replace(&mut self, hash: u64, item: K) -> usize {
         let number = self.heap[0];
         let slot = &mut self.slots[number];
-        self.index.remove(&slot.item);
-        self.index.insert(item.clone(), number);
+        if let Ok(entry) = self.index.find_entry(slot.hash, |other| *other == number) {
+            entry.remove();
+        }
         slot.item = item;
+        slot.hash = hash;
         slot.note = N::default();
         slot.inherited = slot.weight;
         slot.samples = 0;
+        self.enlist(hash, number);
         number
+    }
+
+    fn enlist(&mut self, hash: u64, number: usize) {
+        let slots = &self.slots;
+        self.index.insert_unique(hash, number, |number| slots[*number].hash);
     }
 
     fn rise(&mut self, mut at: usize) {
@@ -240,6 +276,8 @@ impl<K: Clone + Eq + Hash, N: Default> Heavy<K, N> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use proptest::prelude::*;
 
     use super::*;
