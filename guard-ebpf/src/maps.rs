@@ -21,9 +21,6 @@ use guard_common::{
 
 use crate::bench::Desk;
 
-/// The values of such a map begin with a page, so that a line of the table is one of the caches. Nobody maps it.
-const BPF_F_MMAPABLE: usize = 1 << 10;
-
 /// What is read first.
 #[btf_map]
 pub(crate) static CONTROL: Array<Control, 1> = Array::new();
@@ -38,7 +35,7 @@ pub(crate) static KEYS: Array<KeyBucket, KEY_BUCKETS> = Array::new();
 
 /// Queries seen lately.
 #[btf_map]
-pub(crate) static FLOWS: Array<FlowLine, FLOW_LINES, BPF_F_MMAPABLE> = Array::new();
+pub(crate) static FLOWS: Array<FlowLine, FLOW_LINES> = Array::new();
 
 /// Marks that are out.
 #[btf_map]
