@@ -3,7 +3,7 @@
 use crate::{
     budget::{Subject, ZONES},
     bytes::Bytes,
-    flow::{Settled, Sighting},
+    flow::{Place, Settled, Sighting},
     judge::{Endpoint, Hop},
     key::{Hashed, Key, Secret},
     marks::Found,
@@ -280,6 +280,12 @@ impl Case {
     #[inline(always)]
     pub const fn is_to_be_respelled(&self, found: Found) -> bool {
         found.own || Settled::from_number(self.settled as u32).plain
+    }
+
+    /// Where the packet is seen.
+    #[inline(always)]
+    pub const fn place(&self) -> Place {
+        Place::new(self.subject.ifindex, self.subject.egress)
     }
 
     /// The hop that a query is.

@@ -269,7 +269,7 @@ fn tell(known: u64, place: Place, now: Ticks, rapid_ticks: u32) -> Sighting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::ticks_of_ms;
+    use crate::{sample::Sampler, time::ticks_of_ms};
 
     const HERE: Place = Place::new(2, false);
     const THERE: Place = Place::new(3, true);
@@ -282,15 +282,16 @@ mod tests {
     #[test]
     fn a_glimpse_tells_what_a_sight_tells_and_changes_nothing() {
         let mut line = FlowLine::default();
-        let (mut state, mut ms, mut seen) = (1_u32, 0, [0; 4]);
+        let mut sampler = Sampler::default();
+        let (mut ms, mut seen) = (0, [0; 4]);
         for step in 0..20_000 {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            let (digest, place) = (state >> 29, if state & 1 << 20 == 0 { HERE } else { THERE });
+            let drawn = sampler.random(0);
+            let (digest, place) = (drawn >> 22, if drawn & 1 << 13 == 0 { HERE } else { THERE });
             // At the pace of clients and of loops, and now and then after all of them have given up.
-            ms += if state >> 12 & 0x3f == 0 {
+            ms += if drawn >> 5 & 0x3f == 0 {
                 40_000
             } else {
-                state >> 8 & 0xff
+                drawn >> 1 & 0xff
             };
             let now = at(ms);
             let before = line.entries;

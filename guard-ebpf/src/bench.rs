@@ -135,11 +135,10 @@ pub(crate) fn glimpse(flow: u64, place: Place, now: Ticks, rapid_ticks: u32) -> 
 /// Puts down the flow of the query on the desk, which does not end here.
 #[inline(always)]
 pub(crate) fn sight(case: &Case, rapid_ticks: u32) -> u32 {
-    let place = Place::new(case.subject.ifindex, case.subject.egress);
     let plain = (case.plain as u32) << PLAIN_SHIFT;
     judge_sight(
         case.flow,
-        place.number() | plain,
+        case.place().number() | plain,
         Ticks::from_ns(case.now_ns).0,
         rapid_ticks,
     )
@@ -147,7 +146,7 @@ pub(crate) fn sight(case: &Case, rapid_ticks: u32) -> u32 {
 
 /// Forgets the flow of a query that ends here, if that was there before.
 #[inline(always)]
-pub(crate) fn forget(flow: u64, sighting: u32) {
+pub(crate) fn settle_if_known(flow: u64, sighting: u32) {
     if sighting != Sighting::New as u32 {
         judge_settle(flow);
     }
@@ -368,8 +367,7 @@ extern "C" fn judge_query(case: *mut Case) -> u32 {
         Sighting::Retransmit => DeviceCounters::count_on(case.subject.ifindex, Counter::Retransmits),
         Sighting::Elsewhere => {
             case.subject.elsewhere = true;
-            let place = Place::new(case.subject.ifindex, case.subject.egress);
-            case.subject.onward = judge_turn(case.flow, place.number()) == 0;
+            case.subject.onward = judge_turn(case.flow, case.place().number()) == 0;
             DeviceCounters::count_on(case.subject.ifindex, Counter::SeenElsewhere);
         }
     }

@@ -6,7 +6,7 @@ use guard_common::{
     case::Case,
     counter::{Counter, Counters, RowCount},
     event::Event,
-    flow::{Place, Sighting},
+    flow::Sighting,
     judge::{Endpoint, Evidence, KeyState, Note, Ruling},
     key::{Key, Secret},
     packet::{Packet, Stop, destination},
@@ -214,7 +214,7 @@ impl Door {
 
     /// Whether this very query was seen before, and where.
     fn sight(&mut self, case: &mut Case) {
-        let place = Place::new(case.subject.ifindex, case.subject.egress);
+        let place = case.place();
         let (now, rapid_ticks) = (Ticks::from_ns(case.now_ns), self.policy.rapid_ticks);
         let line = self.tables.flow(case.flow);
         let sighting = line.sight(case.flow as u32, place, case.plain, now, rapid_ticks);

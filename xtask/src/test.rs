@@ -189,7 +189,7 @@ fn provide() -> [(&'static str, Result<()>); 2] {
     [
         (
             "the resolvers are here",
-            programs::provide(&[&PROGRAMS[..], &storm::PROGRAMS].concat()).and_then(|()| storm::provide()),
+            programs::provide(&PROGRAMS).and_then(|()| storm::provide()),
         ),
         ("cargo-deb is here", package::provide()),
     ]

@@ -64,7 +64,7 @@ pub(crate) fn charge<D: Door>(door: &D, passed: u32) -> u32 {
     let exceeds = exceeds(door, control, passed, desk);
     if exceeds && weight == 0 && bench::drops_unseen(desk) {
         desk.begins = false;
-        bench::forget(desk.case.flow, desk.case.sighting.into());
+        bench::settle_if_known(desk.case.flow, desk.case.sighting.into());
         DeviceCounters::count_action_on(desk.case.subject.ifindex, Verdict::Drop, Reason::Budget);
         return DROPPED;
     }

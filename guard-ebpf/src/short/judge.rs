@@ -81,7 +81,7 @@ pub(super) fn judge<D: Door>(door: &D, frame: &Frame, control: &Control, asked: 
     let random = draft.random;
     let weight = draft.done();
     if held {
-        bench::forget(flow, sighting);
+        bench::settle_if_known(flow, sighting);
         // SAFETY: as for the look.
         let in_hold = unsafe { (*bucket).note_held(slot_of(look), now, random)? };
         return held::end(frame, control, asked, key, in_hold, counters);

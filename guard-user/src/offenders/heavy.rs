@@ -37,8 +37,6 @@ pub(super) struct Heavy<K, N = ()> {
     variance: f64,
     landmark_ns: u64,
     latest_ns: u64,
-    /// How much a weight of the latest moment has grown.
-    growth: f64,
 }
 
 #[derive(Debug)]
@@ -87,7 +85,6 @@ impl<K: Eq + Hash, N: Default> Heavy<K, N> {
             variance: 0.0,
             landmark_ns: 0,
             latest_ns: 0,
-            growth: 1.0,
         }
     }
 
@@ -98,8 +95,7 @@ impl<K: Eq + Hash, N: Default> Heavy<K, N> {
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        self.advance(now_ns);
-        let growth = self.growth;
+        let growth = self.advance(now_ns);
         let weight = f64::from(weight);
         // What a sample drawn with probability 1/w adds to the variance of a sum of such samples.
         let variance = weight * (weight - 1.0).max(0.0) * growth * growth;
@@ -175,14 +171,12 @@ impl<K: Eq + Hash, N: Default> Heavy<K, N> {
         }
     }
 
-    /// Goes on to a moment, if that is later than the latest.
-    fn advance(&mut self, now_ns: u64) {
+    /// How much a weight of now has grown.
+    fn advance(&mut self, now_ns: u64) -> f64 {
         if self.slots.is_empty() {
             self.landmark_ns = now_ns;
-        } else if now_ns <= self.latest_ns {
-            // Two CPUs may tell of the same moment in either order.
-            return;
         }
+        // Two CPUs may tell of the same moment in either order.
         self.latest_ns = self.latest_ns.max(now_ns);
         if self.latest_ns - self.landmark_ns > RESCALE_NS {
             let fading = self.fading(self.latest_ns);
@@ -195,7 +189,7 @@ impl<K: Eq + Hash, N: Default> Heavy<K, N> {
             }
             self.landmark_ns = self.latest_ns;
         }
-        self.growth = 1.0 / self.fading(self.latest_ns);
+        1.0 / self.fading(self.latest_ns)
     }
 
     fn fading(&self, now_ns: u64) -> f64 {

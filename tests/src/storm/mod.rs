@@ -53,9 +53,6 @@ const SWEEP_PPS: u32 = 5_000;
 /// Brings what a storm needs, and what it can use. Says on stderr what it goes on without.
 pub fn provide() -> Result<()> {
     programs::provide(&PROGRAMS)?;
-    if programs::provide(&WELCOME).is_ok() {
-        return Ok(());
-    }
     for program in WELCOME {
         if let Err(why) = programs::provide(&[program]) {
             eprintln!("programs: going on without {program} ({why:#})");

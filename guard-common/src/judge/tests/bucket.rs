@@ -9,6 +9,7 @@ use crate::{
     flow::Sighting,
     judge::{Endpoint, Hop, KeyBucket, Look, Note, Ruling, SLOTS},
     key::Key,
+    sample::Sampler,
     time::{Ticks, ticks_of_ms},
 };
 
@@ -201,17 +202,16 @@ fn look_with(bucket: &mut KeyBucket, key: Key, hop: &Hop, now: Ticks, random: u3
 fn of_very_many_held_queries_a_few_are_written_down_for_all() {
     let mut bucket = KeyBucket::default();
     trip(&mut bucket, 1, START);
-    let (mut random, mut written) = (1_u32, 0);
+    let (mut sampler, mut written) = (Sampler::default(), 0);
     let held = 1_000_000;
     for _ in 0..held {
-        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let before = *bucket.state(Key(1)).unwrap();
         assert!(look_with(
             &mut bucket,
             Key(1),
             &hop(53, Sighting::New),
             START,
-            random >> 7
+            sampler.random(0)
         ));
         written += u32::from(*bucket.state(Key(1)).unwrap() != before);
     }
