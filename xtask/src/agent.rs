@@ -76,19 +76,23 @@ pub(crate) struct Build<'a> {
 
 impl Build<'_> {
     pub(crate) fn cargo(&self, args: &[&str]) -> Command {
-        let object = self.object.path(self.workspace);
         let mut command = self.workspace.cargo();
         // guard-user's build script embeds the file this names, or the committed object without it.
         match self.object {
-            KernelObject::FromSource => command.env("GUARD_EBPF_OBJECT", &object),
+            KernelObject::FromSource => command.env("GUARD_EBPF_OBJECT", self.object.path(self.workspace)),
             KernelObject::Committed => command.env_remove("GUARD_EBPF_OBJECT"),
         };
+        self.show(&mut command);
+        command.args(args);
         command
-            .env("DNSGUARD_OBJECT", object)
+    }
+
+    /// Has the tests of a command find the object and the agent.
+    pub(crate) fn show(&self, command: &mut Command) {
+        command
+            .env("DNSGUARD_OBJECT", self.object.path(self.workspace))
             .env("DNSGUARD_BIN", self.workspace.agent())
-            .env("DNSGUARD_STATIC", self.workspace.target.join("image/debug/dnsguard"))
-            .args(args);
-        command
+            .env("DNSGUARD_STATIC", self.workspace.target.join("image/debug/dnsguard"));
     }
 
     /// Builds the agent into [`Workspace::agent`].

@@ -84,18 +84,23 @@ pub(crate) fn stream(what: &str, command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Streams a child and hands each line of its stdout to `each_line`. Bytes are passed on before their line is whole: a
-/// test that hangs has its name on the screen.
-pub(crate) fn watch(what: &str, command: &mut Command, mut each_line: impl FnMut(&str)) -> Result<ExitStatus> {
+/// What a child says on its stdout.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Said<'a> {
+    /// A line, whole.
+    Line(&'a str),
+    /// What is there of one whose end has not come yet: a test that hangs has its name in it.
+    Begun(&'a str),
+}
+
+/// Runs a child and hands on what it says on its stdout, as it comes.
+pub(crate) fn lines(command: &mut Command, mut each: impl FnMut(Said<'_>)) -> Result<ExitStatus> {
     let shown = line(command);
-    eprintln!("{} {what} ({})", mark(), shortened(&shown));
-    let start = Instant::now();
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
-        .with_context(|| format!("{what}: cannot start `{shown}`"))?;
+        .with_context(|| format!("cannot start `{shown}`"))?;
     let mut pipe = child.stdout.take().context("the child's stdout was not piped")?;
-    let mut stdout = io::stdout();
     let mut chunk = [0; 8192];
     let mut lines = Lines::default();
     loop {
@@ -105,19 +110,10 @@ pub(crate) fn watch(what: &str, command: &mut Command, mut each_line: impl FnMut
         if len == 0 {
             break;
         }
-        stdout
-            .write_all(&chunk[..len])
-            .and_then(|()| stdout.flush())
-            .context("cannot write to stdout")?;
-        lines.feed(&chunk[..len], &mut each_line);
+        lines.feed(&chunk[..len], &mut each);
     }
-    if lines.end(&mut each_line) {
-        // What comes next begins a line of its own, whatever the child left unfinished.
-        println!();
-    }
-    let status = child.wait().with_context(|| format!("cannot wait for `{shown}`"))?;
-    eprintln!("{} {what}: {}", mark(), seconds(start.elapsed()));
-    Ok(status)
+    lines.end(each);
+    child.wait().with_context(|| format!("cannot wait for `{shown}`"))
 }
 
 /// Bytes as they come, made into lines.
@@ -127,20 +123,22 @@ struct Lines {
 }
 
 impl Lines {
-    fn feed(&mut self, bytes: &[u8], mut each_line: impl FnMut(&str)) {
+    fn feed(&mut self, bytes: &[u8], mut each: impl FnMut(Said<'_>)) {
         self.pending.extend_from_slice(bytes);
         while let Some(end) = self.pending.iter().position(|&byte| byte == b'\n') {
-            each_line(&String::from_utf8_lossy(&self.pending[..end]));
+            each(Said::Line(&String::from_utf8_lossy(&self.pending[..end])));
             self.pending.drain(..=end);
+        }
+        if !self.pending.is_empty() {
+            each(Said::Begun(&String::from_utf8_lossy(&self.pending)));
         }
     }
 
-    /// True if the last line had no end.
-    fn end(self, mut each_line: impl FnMut(&str)) -> bool {
+    /// The last line may have no end.
+    fn end(self, mut each: impl FnMut(Said<'_>)) {
         if !self.pending.is_empty() {
-            each_line(&String::from_utf8_lossy(&self.pending));
+            each(Said::Line(&String::from_utf8_lossy(&self.pending)));
         }
-        !self.pending.is_empty()
     }
 }
 
@@ -192,7 +190,7 @@ fn shortened(line: &str) -> String {
     }
 }
 
-fn seconds(elapsed: Duration) -> String {
+pub(crate) fn seconds(elapsed: Duration) -> String {
     format!("{} s", elapsed.as_secs_f32().round())
 }
 
@@ -220,11 +218,22 @@ mod tests {
     fn every_line_is_seen_whole_also_one_without_an_end() {
         let mut seen = Vec::new();
         let mut lines = Lines::default();
+        let mut note = |said: Said<'_>| seen.push(format!("{said:?}"));
         for piece in ["on", "e\n\ntw", "o"] {
-            lines.feed(piece.as_bytes(), |line| seen.push(line.to_owned()));
+            lines.feed(piece.as_bytes(), &mut note);
         }
-        assert!(lines.end(|line| seen.push(line.to_owned())));
-        assert_eq!(seen, ["one", "", "two"]);
+        lines.end(note);
+        assert_eq!(
+            seen,
+            [
+                r#"Begun("on")"#,
+                r#"Line("one")"#,
+                r#"Line("")"#,
+                r#"Begun("tw")"#,
+                r#"Begun("two")"#,
+                r#"Line("two")"#
+            ]
+        );
     }
 
     #[test]

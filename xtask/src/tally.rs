@@ -44,6 +44,14 @@ impl Tally {
         self.failures.push(format!("{name}: {error:#}"));
     }
 
+    /// Counts what another one has counted.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+        self.failures.extend(other.failures);
+    }
+
     pub(crate) fn passed(&self) -> usize {
         self.passed
     }
@@ -127,6 +135,14 @@ mod tests {
         let tally = tally(&[PASSING, FAILING, PASSING]);
         assert_eq!(tally.report(), "failed: loops::cut\n5 passed, 1 failed, 2 skipped");
         assert_eq!(tally.failed(), 1);
+    }
+
+    #[test]
+    fn what_others_have_counted_is_added() {
+        let mut sum = tally(&[PASSING]);
+        sum.add(tally(&[FAILING]));
+        sum.add(tally(&[PASSING]));
+        assert_eq!(sum.report(), tally(&[PASSING, FAILING, PASSING]).report());
     }
 
     #[test]

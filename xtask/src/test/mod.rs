@@ -1,20 +1,23 @@
 //! `cargo xtask test`: everything there is to test, one command, one line of counts at the end.
 //!
 //! The kernel object is built from source where that can be had, so that the tests see today's programs; the agent is
-//! built with it; then the unit tests run in parallel and the kernel tests, which own network namespaces and real
-//! resolvers, one after the other as root. A step that fails counts as a failed test, and the last line stands.
+//! built with it; then all test binaries are ([`binary`]), and run side by side ([`lanes`]), those with labs of network
+//! namespaces and real resolvers as root. A step that fails counts as a failed test, and the last line stands.
 
-use std::{env, process::Command, process::ExitCode, thread};
+mod binary;
+mod lanes;
 
-use anyhow::{Context as _, Result, anyhow};
+use std::{process::ExitCode, thread};
+
+use anyhow::{Result, anyhow};
 use clap::{Args, Subcommand};
 use guard_tests::{programs, storm};
 
+use self::binary::Binary;
 use crate::{
     agent::{Build, KernelObject, Profile},
     ebpf, kubernetes, package,
     root::Root,
-    step,
     tally::Tally,
     vm,
     workspace::Workspace,
@@ -59,18 +62,19 @@ const PROGRAMS: [&str; 26] = [
     programs::PODMAN,
 ];
 
-/// The package whose tests keep every core busy: they run one after the other, together with the one that needs root.
-const FUZZED: &str = "guard-fuzz";
-
-/// Packages whose tests need no root.
-const UNIT_TESTED: [&str; 6] = [
+/// Packages whose tests need no root, but for one.
+const UNIT_TESTED: [&str; 7] = [
     "guard-common",
     "guard-cri",
+    "guard-fuzz",
     "guard-native",
     "guard-sim",
     "guard-user",
     "xtask",
 ];
+
+/// The package of the labs, whose tests need root.
+const LABS: &str = "guard-tests";
 
 /// Run every test; install first what they need.
 ///
@@ -138,19 +142,15 @@ fn run_steps(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> Resul
     }
     build.agent().map_err(|error| ("the agent builds", error))?;
 
-    let filter: Vec<&str> = args.filter.as_deref().into_iter().collect();
-    let alone = args.unit.then_some(FUZZED);
-    let packages = UNIT_TESTED.into_iter().chain(alone).flat_map(|package| ["-p", package]);
-    let mut unit = build.cargo(&["test", "--no-fail-fast"]);
-    let unit = unit.args(packages).arg("--").args(&filter);
-    if args.unit {
-        run_tests("unit tests", unit, tally);
+    let mut packages = UNIT_TESTED.to_vec();
+    let binaries = if args.unit {
+        binary::build(&build, &packages)
     } else {
-        // Downloads take their time, and the unit tests need none of them.
-        let provided = thread::scope(|scope| {
+        packages.push(LABS);
+        // Downloads take their time, and building needs none of them.
+        let (binaries, provided) = thread::scope(|scope| {
             let providing = scope.spawn(provide);
-            run_tests("unit tests", unit, tally);
-            providing.join()
+            (binary::build(&build, &packages), providing.join())
         });
         // The tests that need what is not here will say so; the others still have their say.
         for (what, outcome) in provided.unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
@@ -158,24 +158,17 @@ fn run_steps(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> Resul
                 tally.fail(what, &error);
             }
         }
-    }
-    if let Some(root) = root.filter(|_| !args.unit) {
-        let mut kernel = build.cargo(&[
-            "test",
-            "--no-fail-fast",
-            "--all-targets",
-            "-p",
-            "guard-tests",
-            "-p",
-            FUZZED,
-        ]);
-        if root == Root::BySudo {
-            let runner = runner_variable().map_err(|error| ("sudo as cargo's runner", error))?;
-            kernel.env(runner, "sudo -E");
-        }
-        let args = ["--", "--include-ignored", "--test-threads=1"];
-        run_tests("kernel tests", kernel.args(args).args(&filter), tally);
-    }
+        binaries
+    };
+    let binaries = binaries.map_err(|error| ("the tests build", error))?;
+    let filter: Vec<&str> = args.filter.as_deref().into_iter().collect();
+    let root = root.filter(|_| !args.unit);
+    let start = |binary: &Binary, priority| {
+        let mut command = binary.command(&build, root, priority);
+        command.args(&filter);
+        command
+    };
+    lanes::run(binaries, &start, tally);
     for (name, check) in CHECKS {
         if !args.unit && filter.iter().all(|filter| name.contains(filter)) {
             run_check(name, check(workspace), tally);
@@ -195,21 +188,6 @@ fn provide() -> [(&'static str, Result<()>); 2] {
     ]
 }
 
-/// Runs one `cargo test`; its failures go into the tally, also that of a binary which could not say a result.
-fn run_tests(what: &str, command: &mut Command, tally: &mut Tally) {
-    let failed_before = tally.failed();
-    match step::watch(what, command, |line| tally.read(line)) {
-        Ok(status) if !status.success() && tally.failed() == failed_before => {
-            tally.fail(
-                what,
-                &anyhow!("cargo test ended with {status} and named no test; see above"),
-            );
-        }
-        Ok(_) => {}
-        Err(error) => tally.fail(what, &error),
-    }
-}
-
 fn run_check(name: &'static str, outcome: Result<String>, tally: &mut Tally) {
     match outcome {
         Ok(verdict) => {
@@ -221,16 +199,4 @@ fn run_check(name: &'static str, outcome: Result<String>, tally: &mut Tally) {
             tally.fail(name, &error);
         }
     }
-}
-
-/// The variable that makes cargo start test binaries through sudo: what cargo builds stays the person's own.
-fn runner_variable() -> Result<String> {
-    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let version = step::quiet(Command::new(rustc).arg("-vV"))?;
-    let host = version.stdout.lines().find_map(|line| line.strip_prefix("host: "));
-    let host = host.context("`rustc -vV` names no host")?;
-    Ok(format!(
-        "CARGO_TARGET_{}_RUNNER",
-        host.replace(['-', '.'], "_").to_uppercase()
-    ))
 }
