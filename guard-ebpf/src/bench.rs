@@ -15,7 +15,7 @@ use guard_common::{
     judge::{Hop, Ruling, Spelled, Taken},
     key::Key,
     marks::{Found, Look, Room},
-    policy::{Action, MAX_ROWS, Mode, Policy, Ranges},
+    policy::{Action, Control, MAX_ROWS, Mode, Policy, Ranges},
     remedy::{Held, Reason, Shed, Verdict, client_tag, remedy, remedy_of_shed},
     sample::{Kind, Sampler},
     spelling::Change,
@@ -34,6 +34,11 @@ const SECOND_SHIFT: u32 = 10;
 const PLAIN_SHIFT: u32 = 31;
 /// The place of what is pending, which is no packet's sighting.
 const PENDING_PLACE: u32 = 0;
+
+/// The bit above a row's number that says that nothing is charged: it is only asked whether the meter is known to be empty.
+const ONLY_ASKS: u32 = 1 << 31;
+/// The bit above a kind of sample that says that what is shown is not drawn yet.
+const IF_UNSEEN: u32 = 1 << 8;
 
 /// What the functions below return of a query: that it passes, that it is shed, or that it would be.
 const PASSES: u32 = 0;
@@ -228,24 +233,62 @@ pub(crate) fn exceeds_row_of_key(desk: &mut Desk) -> bool {
     !within
 }
 
-/// Whether what lies on the desk, which a budget sheds, is dropped without the agent being shown it; then the draw is
-/// done.
+/// What the only budget is charged with, beside the key: a query of which the judge has nothing to say.
+pub(crate) struct Charged {
+    /// Packets on the wire, at most 65,535.
+    pub(crate) packets: u32,
+    /// Queries that it stands for, if it is shown to the agent; else 0.
+    pub(crate) weight: u32,
+    /// The number of a [`Sighting`].
+    pub(crate) sighting: u32,
+    /// Whether it leaves.
+    pub(crate) egress: bool,
+    /// The slot of the policy.
+    pub(crate) slot: u32,
+}
+
+impl Charged {
+    /// `[weight 32 | packets 16 | sighting 8 | 0 6 | egress 1 | slot 1]`, from the highest bit down.
+    #[inline(always)]
+    const fn pack(&self) -> u64 {
+        let rest = self.packets << 16 | self.sighting << 8 | (self.egress as u32) << 1 | self.slot & 1;
+        (self.weight as u64) << 32 | rest as u64
+    }
+
+    #[inline(always)]
+    const fn unpack(number: u64) -> Self {
+        let rest = number as u32;
+        Self {
+            packets: rest >> 16,
+            weight: (number >> 32) as u32,
+            sighting: rest >> 8 & 0xff,
+            egress: rest & 2 != 0,
+            slot: rest & 1,
+        }
+    }
+}
+
+/// Whether the only budget, which limits every question, is known to have no room for this one, which is then dropped
+/// without the agent being shown it: all of that is done. Nothing has changed if not.
 #[inline(always)]
-pub(crate) fn drops_unseen(desk: &Desk) -> bool {
-    let (case, shed) = (&desk.case, &desk.shed);
-    let (Some(control), Some(policy)) = (CONTROL.get(0), policy(case.policy.into())) else {
-        return false;
-    };
+pub(crate) fn ends_over(key: Key, flow: u64, now_ns: u64, charged: &Charged, ifindex: u32) -> bool {
+    judge_over(key.0, flow, now_ns, charged.pack(), ifindex) == 1
+}
+
+/// Whether what is shed is dropped without the agent being shown it; then the draw is done.
+#[inline(always)]
+pub(crate) fn drops_unseen(policy: &Policy, shed: &Shed, now_ns: u64, flow: u64) -> bool {
     if shed.observes || !matches!((policy.mode(), shed.action), (Mode::Enforce, Action::Drop)) {
         return false;
     }
-    match Draft::new(Kind::Shed, Ticks::from_ns(case.now_ns), case.flow, control.sample_quota) {
-        Some(draft) if draft.weight == 0 => {
-            draft.done();
-            true
-        }
-        _ => false,
-    }
+    judge_draw(Kind::Shed as u32 | IF_UNSEEN, Ticks::from_ns(now_ns).0, flow) == 0
+}
+
+/// Whether what lies on the desk, which a budget sheds, ends so.
+#[inline(always)]
+pub(crate) fn drops_desk_unseen(desk: &Desk) -> bool {
+    let case = &desk.case;
+    policy(case.policy.into()).is_some_and(|policy| drops_unseen(policy, &desk.shed, case.now_ns, case.flow))
 }
 
 /// Asks the link-local budget alone, for a packet that opens a TCP connection to a DNS port.
@@ -825,11 +868,42 @@ extern "C" fn judge_tag(case: *const Case, index: u32) -> u64 {
     row.tag(&case.subject, &control.secret).unwrap_or(0)
 }
 
+/// Whether a query ends because the only budget is known to be empty, as [`ends_over`] says.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_over(key: u64, flow: u64, now_ns: u64, charged: u64, ifindex: u32) -> u32 {
+    let charged = Charged::unpack(charged);
+    let (Some(control), Some(policy)) = (CONTROL.get(0), policy(charged.slot)) else {
+        return 0;
+    };
+    let Some(row) = policy
+        .row(0)
+        .filter(|_| control.has_rows == Control::ONE_ROW_FOR_ANY_KEY)
+    else {
+        return 0;
+    };
+    let Some(tag) = row.tag_of_key(Key(key), charged.egress, &control.secret) else {
+        return 0;
+    };
+    if charged.weight != 0
+        || judge_meter(tag, ONLY_ASKS, now_ns, charged.packets, charged.slot) == 1
+        || !drops_unseen(policy, &by_row(0, row), now_ns, flow)
+    {
+        return 0;
+    }
+    count_row(policy, 0, false);
+    settle_if_known(flow, charged.sighting);
+    DeviceCounters::count_action_on(ifindex, Verdict::Drop, Reason::Budget);
+    1
+}
+
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn judge_meter(tag: u64, index: u32, now_ns: u64, packets: u32, slot: u32) -> u32 {
     let Some(policy) = policy(slot) else { return 1 };
-    let Some(row) = policy.row(index) else { return 1 };
+    let Some(row) = policy.row(index & !ONLY_ASKS) else {
+        return 1;
+    };
     let Some(line) = METERS.get_ptr_mut(meter_line(tag)) else {
         return 1;
     };
@@ -839,6 +913,9 @@ extern "C" fn judge_meter(tag: u64, index: u32, now_ns: u64, packets: u32, slot:
     unsafe {
         if (*line).is_known_empty(tag, &rate, now_ns, packets) {
             return 0;
+        }
+        if index & ONLY_ASKS != 0 {
+            return 1;
         }
         bpf_spin_lock((&raw mut (*line).lock).cast());
         let within = (*line).charge(tag, &rate, now_ns, packets);
@@ -963,10 +1040,10 @@ extern "C" fn judge_pending(flow: u64, now: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn judge_draw(kind: u32, now: u32, flow: u64) -> u32 {
-    match CONTROL.get(0) {
-        Some(control) => {
-            Draft::new(Kind::from_u8(kind as u8), Ticks(now), flow, control.sample_quota).map_or(0, Draft::done)
-        }
+    let Some(control) = CONTROL.get(0) else { return 0 };
+    match Draft::new(Kind::from_u8(kind as u8), Ticks(now), flow, control.sample_quota) {
+        Some(draft) if kind & IF_UNSEEN != 0 && draft.weight != 0 => draft.weight,
+        Some(draft) => draft.done(),
         None => 0,
     }
 }

@@ -313,6 +313,11 @@ impl Bench {
         Ok(Array::<_, Control>::try_from(map)?.set(0, self.control, 0)?)
     }
 
+    /// Whether what says nothing goes the short way.
+    pub fn is_short(&self) -> bool {
+        self.control.is_short != 0
+    }
+
     /// Lets the agent be silent from this moment of the monotonic clock on.
     pub fn set_lease(&mut self, lease_until_ns: u64) -> Result<()> {
         self.set_control(|control| control.lease_until_ns = lease_until_ns)

@@ -62,7 +62,7 @@ pub(crate) fn charge<D: Door>(door: &D, passed: u32) -> u32 {
     // SAFETY: as above.
     let desk = unsafe { &mut *desk };
     let exceeds = exceeds(door, control, passed, desk);
-    if exceeds && weight == 0 && bench::drops_unseen(desk) {
+    if exceeds && weight == 0 && bench::drops_desk_unseen(desk) {
         desk.begins = false;
         bench::settle_if_known(desk.case.flow, desk.case.sighting.into());
         DeviceCounters::count_action_on(desk.case.subject.ifindex, Verdict::Drop, Reason::Budget);

@@ -13,9 +13,9 @@ use guard_common::{
     time::Ticks,
 };
 
-use super::{charge, held, read::Asked};
+use super::{DROPPED, charge, held, read::Asked};
 use crate::{
-    bench::{self, Draft},
+    bench::{self, Charged, Draft},
     door::Door,
     frame::Frame,
     maps::{DeviceCounters, FLOWS, KEYS},
@@ -96,6 +96,16 @@ pub(super) fn judge<D: Door>(door: &D, frame: &Frame, control: &Control, asked: 
             bench::begin(key, &hop, now, counters);
         }
         return Some(weight);
+    }
+    let charged = Charged {
+        packets: door.packets(),
+        weight,
+        sighting,
+        egress: D::EGRESS,
+        slot: control.active & 1,
+    };
+    if bench::ends_over(key, flow, now_ns, &charged, device) {
+        return Some(DROPPED);
     }
     charge::prepare(door, control, asked, &hop, (key, flow, sighting), begins, now_ns)?;
     Some(charge::charged(asked, weight))

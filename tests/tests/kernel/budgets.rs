@@ -20,7 +20,7 @@ use nix::{
     unistd::Pid,
 };
 
-use guard_tests::bench::{Bench, Gate, IFINDEX, Outcome, Way, policy_of};
+use guard_tests::bench::{Bench, Gate, IFINDEX, Outcome, WIRE, Way, beside_wires, policy_of};
 
 const SERVER: &str = "192.0.2.2:53";
 /// Packets that a test run pushes at once.
@@ -202,6 +202,35 @@ fn a_query_over_budget_is_dropped_in_silence() -> Result<()> {
         only_budgets_did(&bench, &[(Verdict::Drop, 2)])?;
     }
     Ok(())
+}
+
+/// A name that is far over its budget ends on the short way, of which nobody but who counts is to know.
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_flood_over_its_budget_counts_the_same_on_the_short_way_and_on_the_long_one() -> Result<()> {
+    beside_wires(|| {
+        for gate in Gate::ALL {
+            for action in [Action::Drop, Action::Answer] {
+                let taken = |is_short: bool| -> Result<_> {
+                    let mut bench = bench(&[row(Scope::Key, 3, action)?], |_| ())?;
+                    ensure!(bench.is_short(), "the short way is closed");
+                    bench.set_control(|control| control.is_short = is_short.into())?;
+                    let mut outcomes = Vec::new();
+                    for number in 0..400 {
+                        let mut query = query("www.example.com", "192.0.2.1:40000")?;
+                        // Every fourth comes again.
+                        query.id = number - u16::from(number % 4 == 3);
+                        outcomes.push(bench.run_by(Way::on(WIRE), gate, &query.frame()?)?);
+                    }
+                    Ok((outcomes, bench.counters_of(WIRE)?.0, bench.row(0)?))
+                };
+                let (short, long) = (taken(true)?, taken(false)?);
+                assert_eq!(short, long, "{gate:?} {action:?}");
+                assert_eq!(short.2, RowCount { within: 3, over: 397 });
+            }
+        }
+        Ok(())
+    })
 }
 
 #[test]
