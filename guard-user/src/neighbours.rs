@@ -48,8 +48,8 @@ pub(crate) enum Kind {
 }
 
 impl Hung {
-    /// Whether it is called as ours are.
-    pub(crate) fn is_ours(&self) -> bool {
+    /// Whether it is called as ours are. It may be another dnsguard's.
+    pub(crate) fn is_named_like_ours(&self) -> bool {
         self.name.as_deref().is_some_and(|name| OURS.contains(&name))
     }
 
@@ -58,10 +58,11 @@ impl Hung {
         let name = self.name.as_deref().filter(|name| !name.is_empty());
         let name = name.unwrap_or("without a name");
         let owner = OWNERS.iter().find(|(prefix, _)| name.starts_with(prefix));
-        let owner = owner.map_or_else(
-            || "somebody else's".to_owned(),
-            |(_, owner)| format!("most likely {owner}'s"),
-        );
+        let owner = match owner {
+            Some((_, owner)) => format!("most likely {owner}'s"),
+            None if self.is_named_like_ours() => "another dnsguard's".to_owned(),
+            None => "somebody else's".to_owned(),
+        };
         format!("{name} (id {}), {owner}", self.id)
     }
 }
@@ -194,14 +195,20 @@ impl Surroundings<'_> {
         // One that is not in the list may not be asked for, or came after the list was made: at tcx, or at XDP.
         let place = all.iter().position(|one| one.id == program_id).unwrap_or(xdp);
         let after = all.split_off(place);
-        let told = |all: Vec<Hung>| -> Vec<String> {
-            let others = all.into_iter().filter(|one| !one.is_ours() && !is_ours(one.id));
-            let named = others.filter(|one| one.name.is_some());
-            named.map(|one| format!("{}: {}", one.place, one.words())).collect()
+        let others = |all: Vec<Hung>| -> Vec<Hung> {
+            let others = all.into_iter().filter(|one| !is_ours(one.id) && one.name.is_some());
+            others.collect()
+        };
+        let (before, after) = (others(all), others(after));
+        let another_guard = before.iter().chain(&after).find(|one| one.is_named_like_ours());
+        let told = |others: &[Hung]| {
+            let told = others.iter().map(|one| format!("{}: {}", one.place, one.words()));
+            told.collect()
         };
         Beside {
-            before: told(all),
-            after: told(after),
+            another_guard: another_guard.map(|one| one.id),
+            before: told(&before),
+            after: told(&after),
         }
     }
 }
@@ -209,6 +216,8 @@ impl Surroundings<'_> {
 /// Programs of others on one side of an interface, each in words, in the order in which they run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Beside {
+    /// The program of another dnsguard among them.
+    pub(crate) another_guard: Option<u32>,
     /// Those that run before ours.
     pub(crate) before: Vec<String>,
     /// Those that run after it.
@@ -229,7 +238,7 @@ impl Beside {
 
     /// All of them.
     pub(crate) fn all(self) -> Vec<String> {
-        let Self { mut before, after } = self;
+        let Self { mut before, after, .. } = self;
         before.extend(after);
         before
     }
@@ -258,12 +267,13 @@ mod tests {
         assert!(told(Some("xdp_dispatcher")).ends_with("most likely libxdp (xdp-tools)'s"));
         assert!(told(Some("mine")).ends_with("mine (id 7), somebody else's"));
         assert!(told(None).contains("without a name"));
-        assert!(hung(Some(PROGRAM_XDP)).is_ours() && !hung(None).is_ours());
+        assert!(told(Some(PROGRAM_XDP)).ends_with("(id 7), another dnsguard's"));
     }
 
     #[test]
     fn each_side_has_a_sentence_if_anybody_is_there() {
         let beside = Beside {
+            another_guard: None,
             before: vec!["a".to_owned()],
             after: vec!["b".to_owned(), "c".to_owned()],
         };

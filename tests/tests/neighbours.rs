@@ -124,6 +124,34 @@ fn stands_in_the_chain(order: &str) -> Result<()> {
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]
+fn a_second_guard_with_pins_of_its_own_says_that_there_is_another_one() -> Result<()> {
+    let _machine = MACHINE.lock();
+    let [here, _there] = site()?;
+    let first = ready(&here, "tc = 'tcx'\nxdp = 'off'")?;
+    let own =
+        "[metrics]\nlisten = ''\n[control]\nsocket = '/run/second.sock'\n[attach]\npin_dir = '/sys/fs/bpf/second'\n";
+    let options = GuardOptions {
+        extra_toml: format!("{own}tc = 'tcx'\nxdp = 'off'\n"),
+        ..GuardOptions::enforce(&[WIRE])
+    };
+    let second = Guard::start(&here, &options)?;
+    let event = second.wait_event("attach", START)?;
+    let program = attached(&first, "tc-ingress")?["program_id"].clone();
+    let told = format!("tcx ingress: dnsguard_in (id {program}), another dnsguard's");
+    assert_eq!(event["neighbours"], json!([told]), "{event}");
+    let warned = format!("{WIRE}: another dnsguard guards it (program {program})");
+    ensure!(second.process().log().contains(&warned), "{}", second.process().log());
+    ensure!(
+        !first.process().log().contains("another dnsguard"),
+        "{}",
+        first.process().log()
+    );
+    second.stop()?;
+    first.stop()
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
 fn the_guard_is_first_in_a_chain_and_names_who_comes_after() -> Result<()> {
     stands_in_the_chain("first")
 }

@@ -164,6 +164,13 @@ impl Datapath {
         let mut attacher = Attacher::new(&mut self.ebpf, &self.pins, &mut self.ours, &self.attach, surroundings);
         let mut attachment = attacher.attach(device, hook)?;
         let beside = surroundings.beside(attachment.hook, attachment.program_id, |id| self.ours.has(id));
+        if let Some(program) = beside.another_guard {
+            warn!(
+                "{}: {}; stop one of the two, or give both one directory of pins (--pin-dir), and the later one takes over",
+                device.name,
+                AttachError::Guarded(program)
+            );
+        }
         let mut reasons = vec![why.to_owned(), attachment.reason];
         reasons.extend(beside.reasons());
         reasons.retain(|reason| !reason.is_empty());

@@ -41,8 +41,8 @@ pub(super) fn check(
         }
         hung.extend(found.into_iter().map(|one| (link.name.as_str(), one)));
     }
-    let all_ours = hung.iter().filter(|(_, one)| one.is_ours()).count();
-    let foreign: Vec<_> = hung.iter().filter(|(_, one)| !one.is_ours()).collect();
+    let all_ours = hung.iter().filter(|(_, one)| one.is_named_like_ours()).count();
+    let foreign: Vec<_> = hung.iter().filter(|(_, one)| !one.is_named_like_ours()).collect();
     findings.extend(foreign.iter().map(|(device, one)| finding(device, one, attach)));
     let sees_all = privileges.has(Capability::SysAdmin);
     if foreign.is_empty() && sees_all {
