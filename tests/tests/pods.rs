@@ -141,6 +141,7 @@ fn an_offender_is_a_pod_and_an_address_where_nobody_says_which() -> Result<()> {
 #[ignore = "needs root: cargo xtask test"]
 fn the_agent_asks_dns_for_nothing_ever() -> Result<()> {
     let _alone = MACHINE.lock();
+    programs::provide(&["setpriv", "strace", "tcpdump"])?;
     let node = Namespace::new()?;
     node.cover(
         "resolv.conf",

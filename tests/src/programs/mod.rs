@@ -91,6 +91,12 @@ const PRIVATE: [&str; 7] = [
     "usr/lib/cni",
 ];
 
+/// The names of all programs that [`provide`] knows how to bring.
+pub fn known() -> impl Iterator<Item = &'static str> {
+    let packaged = PACKAGES.iter().map(|(name, _)| *name);
+    packaged.chain([DNSMASQ_0X20, PODMAN])
+}
+
 /// A program that is there.
 #[derive(Clone, Debug)]
 pub struct Program {

@@ -32,35 +32,8 @@ const CHECKS: [(&str, Check); 2] = [
     ("the_committed_manifests_are_what_the_chart_renders", kubernetes::check),
 ];
 
-/// The resolvers and tools that the kernel tests run; the lab fetches what is missing.
-const PROGRAMS: [&str; 26] = [
-    "dnsmasq",
-    "dnsmasq-0x20",
-    "dnsdist",
-    "unbound",
-    "consul",
-    "named",
-    "kresd",
-    "pdns_recursor",
-    "systemd-resolved",
-    "dig",
-    "delv",
-    "nsupdate",
-    "dnssec-keygen",
-    "dnssec-signzone",
-    "tmux",
-    "chromium",
-    "chromedriver",
-    "debootstrap",
-    "wget",
-    "prometheus",
-    "promtool",
-    "containerd",
-    "crun",
-    "host-local",
-    "strace",
-    programs::PODMAN,
-];
+/// Programs that no lab of this run needs: they are for virtual machines, or [`storm::provide`] tries for them.
+const NOT_NEEDED: [&str; 5] = ["iptables-nft", "musl-gcc", "qemu-system-x86_64", "xz", "zstd"];
 
 /// Packages whose tests need no root, but for one.
 const UNIT_TESTED: [&str; 7] = [
@@ -177,12 +150,13 @@ fn run_steps(workspace: &Workspace, args: &TestArgs, tally: &mut Tally) -> Resul
     Ok(())
 }
 
-/// Fetches what the kernel tests run: what each part of it is called, and what came of it.
+/// Fetches what the labs run, all of it before the first one starts: what each part of it is called, and what came of it.
 fn provide() -> [(&'static str, Result<()>); 2] {
+    let needed: Vec<_> = programs::known().filter(|name| !NOT_NEEDED.contains(name)).collect();
     [
         (
             "the resolvers are here",
-            programs::provide(&PROGRAMS).and_then(|()| storm::provide()),
+            programs::provide(&needed).and_then(|()| storm::provide()),
         ),
         ("cargo-deb is here", package::provide()),
     ]
