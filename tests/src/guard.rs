@@ -30,6 +30,17 @@ pub fn pins(version: u32) -> PathBuf {
     PathBuf::from(format!("/sys/fs/bpf/dnsguard/v{version}"))
 }
 
+/// Waits until the kernel has let go of what an agent gave up: of a link it does so a moment after the last pin and the
+/// last descriptor are gone. `what` is what would be left.
+pub fn wait_freed(what: &str, mut is_free: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_free()? {
+        ensure!(Instant::now() < deadline, "{what} still after {PATIENCE:?}");
+        sleep(POLL);
+    }
+    Ok(())
+}
+
 /// What the guard may do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {

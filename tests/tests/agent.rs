@@ -173,16 +173,10 @@ fn at_xdp(namespace: &Namespace, device: &str) -> Result<usize> {
 fn is_bare(namespace: &Namespace) -> Result<()> {
     for device in ["lo", WIRE] {
         if namespace.tool("ip", &format!("link show dev {device}")).is_ok() {
-            assert_eq!(
-                at_tc(namespace, device)?,
-                0,
-                "programs are left at the TC hooks of {device}"
-            );
-            assert_eq!(
-                at_xdp(namespace, device)?,
-                0,
-                "a program is left at the XDP hook of {device}"
-            );
+            let left = format!("programs are left at the hooks of {device}");
+            guard::wait_freed(&left, || {
+                Ok((at_tc(namespace, device)?, at_xdp(namespace, device)?) == (0, 0))
+            })?;
         }
     }
     ensure!(!exists(namespace, PIN_DIR), "{PIN_DIR} is left");
@@ -538,15 +532,11 @@ fn a_restart_with_fewer_interfaces_lets_the_others_go() -> Result<()> {
     for (before, after) in [("tcx", "clsact"), ("clsact", "tcx")] {
         ready(&here, &everywhere(before))?.kill9();
         let toml = format!("[attach]\ntc = \"{after}\"\n");
-        let guard = ready(&here, &enforce(&["lo"], &toml))?;
-        // The kernel lets go of a link a moment after its last pin is gone.
-        let standing = || -> Result<_> { Ok((at_tc(&here, "lo")?, at_tc(&here, WIRE)?, at_xdp(&here, WIRE)?)) };
-        let deadline = Instant::now() + FREED;
-        while standing()? != (1, 0, 0) {
-            ensure!(Instant::now() < deadline, "{before} to {after}: {:?}", standing()?);
-            sleep(Duration::from_millis(10));
-        }
-        guard.stop()?;
+        let agent = ready(&here, &enforce(&["lo"], &toml))?;
+        guard::wait_freed(&format!("{before} to {after}: other programs than one at lo"), || {
+            Ok((at_tc(&here, "lo")?, at_tc(&here, WIRE)?, at_xdp(&here, WIRE)?) == (1, 0, 0))
+        })?;
+        agent.stop()?;
         is_bare(&here)?;
     }
     Ok(())

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::programs::{SchedClassifier, tc::TcAttachType};
 use guard_tests::{
     Namespace, Podman,
-    guard::{page, static_binary},
+    guard::{page, static_binary, wait_freed},
     topology::Topology,
 };
 use serde_json::Value;
@@ -172,12 +172,8 @@ fn an_update_leaves_no_gap_and_a_last_stop_leaves_nothing() -> Result<()> {
     let leaving = |text: &str| text.replace("at_stop = \"stay\"", "at_stop = \"detach\"");
     play(&node, &podman, &manifest(&podman, leaving)?)?;
     stop(&podman)?;
-    assert_eq!(
-        in_the_kernel(&node)?,
-        (0, false),
-        "before it is removed it is told to leave"
-    );
-    Ok(())
+    // Before it is removed it is told to leave.
+    wait_freed("something is left", || Ok(in_the_kernel(&node)? == (0, false)))
 }
 
 #[test]

@@ -12,7 +12,7 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use guard_tests::{
     Namespace, Prober,
     client::ask,
-    guard::{Guard, GuardOptions},
+    guard::{Guard, GuardOptions, wait_freed},
     programs,
     topology::Topology,
     upstream::{Manner, Upstream},
@@ -88,7 +88,10 @@ fn a_loop_in_a_container_is_cut_there_and_nowhere_else() -> Result<()> {
     );
 
     guard.stop()?;
-    ensure!(programs_at(container)? == 0, "something is left in the container");
+    wait_freed(
+        "something is left in the container",
+        || Ok(programs_at(container)? == 0),
+    )?;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use aya::{
 use guard_tests::{
     Namespace,
     foreign::Foreign,
-    guard::{Guard, GuardOptions},
+    guard::{Guard, GuardOptions, wait_freed},
     question::{Question, RecordType},
     veth,
 };
@@ -118,7 +118,9 @@ fn stands_in_the_chain(order: &str) -> Result<()> {
     let later = Foreign::tcx(&here, WIRE, TcAttachType::Ingress, "mine")?;
     all_run(&guard, [&here, &there], &[&cilium, &later])?;
     guard.stop()?;
-    assert_eq!(chain(&here)?, [cilium.id(), later.id()], "the others stay");
+    wait_freed("others than the others", || {
+        Ok(chain(&here)? == [cilium.id(), later.id()])
+    })?;
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use guard_common::{abi, flow::FlowLine};
 use guard_tests::{
     Namespace,
     foreign::Foreign,
-    guard::{Guard, GuardOptions},
+    guard::{Guard, GuardOptions, wait_freed},
     veth,
 };
 use serde_json::json;
@@ -125,7 +125,7 @@ fn an_older_version_is_taken_over(tc: &str) -> Result<()> {
         "{told:?}"
     );
     guard.stop()?;
-    assert_eq!(attached(&here)?, 0);
+    wait_freed("programs are attached", || Ok(attached(&here)? == 0))?;
     ensure!(!exists(&here, Path::new(PIN_DIR)), "{PIN_DIR} is left");
     Ok(())
 }
@@ -153,7 +153,7 @@ fn an_older_version_that_hung_elsewhere_is_detached() -> Result<()> {
         ..GuardOptions::enforce(&["lo"])
     };
     let guard = ready(&here, &options)?;
-    assert_eq!(attached(&here)?, 1);
+    wait_freed("the filters of the one before are there", || Ok(attached(&here)? == 1))?;
     ensure!(!exists(&here, &version(abi::VERSION - 1)), "its pins are gone");
     guard.stop()
 }
@@ -191,7 +191,7 @@ fn a_newer_version_is_refused_until_its_lease_is_over() -> Result<()> {
     ensure!(!exists(&here, &newer), "its pins are gone");
     assert_eq!(attached(&here)?, 3);
     guard.stop()?;
-    assert_eq!(attached(&here)?, 0);
+    wait_freed("programs are attached", || Ok(attached(&here)? == 0))?;
     Ok(())
 }
 
