@@ -34,9 +34,9 @@ const LABS: usize = 2;
 /// The folder whose tests are labs.
 const LAB: &str = "tests/";
 /// Those of its tests that only compute.
-const COMPUTING: [&str; 5] = ["tests/case", "tests/kernel", "tests/lib", "tests/loads", "tests/replay"];
-/// Those that nothing may run beside.
-const ALONE: [&str; 3] = ["tests/faults", "tests/flood", "tests/soak"];
+const COMPUTING: [&str; 3] = ["tests/case", "tests/kernel", "tests/lib"];
+/// Those that nothing may run beside: they load the machine, or compare times on it to the millisecond.
+const ALONE: [&str; 4] = ["tests/faults", "tests/flood", "tests/replay", "tests/soak"];
 /// Those that take longest, which start first.
 const LONG: [&str; 4] = ["tests/loops", "tests/packages", "tests/probe", "tests/control"];
 /// How often it is said which tests are running.
