@@ -27,6 +27,11 @@ const OWNERS: [(&str, &str); 11] = [
 /// What programs of dnsguard are called.
 const OURS: [&str; 3] = [PROGRAM_XDP, PROGRAM_INGRESS, PROGRAM_EGRESS];
 
+/// Whether a program of dnsguard, in any version, is called so.
+pub(crate) fn is_name_of_ours(name: &str) -> bool {
+    OURS.contains(&name)
+}
+
 /// A program on a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hung {
@@ -50,7 +55,7 @@ pub(crate) enum Kind {
 impl Hung {
     /// Whether it is called as ours are. It may be another dnsguard's.
     pub(crate) fn is_named_like_ours(&self) -> bool {
-        self.name.as_deref().is_some_and(|name| OURS.contains(&name))
+        self.name.as_deref().is_some_and(is_name_of_ours)
     }
 
     /// Its name and number, and whose it is: `cil_from_netdev (id 7), most likely Cilium's`.

@@ -10,9 +10,9 @@ use aya::programs::{
 use nix::net::if_::if_indextoname;
 use tracing::{debug, warn};
 
-use super::ownership;
 use crate::{
     attachment::Hook,
+    neighbours::is_name_of_ours,
     netlink::{Filter, Netlink},
 };
 
@@ -43,7 +43,7 @@ fn standing(netlink: &Netlink, ifindex: u32, hook: Hook) -> Option<Filter> {
 
 /// Whether a filter in our place is ours: it is called like our program.
 fn is_ours(filter: &Filter) -> bool {
-    ownership::NAMES.contains(&filter.name.as_str())
+    is_name_of_ours(&filter.name)
 }
 
 /// Puts the program into our filter at a hook of an interface, in place of the one in it if there is one. It stays there

@@ -9,12 +9,9 @@ use aya::{
     maps::MapInfo,
     programs::{ProgramInfo, SchedClassifier, TcAttachType, links::PinnedLink, loaded_programs},
 };
-use guard_common::abi;
 
 use super::pins::{Pins, files, is_clsact};
-
-/// The names of our programs, in every version.
-pub(super) const NAMES: [&str; 3] = [abi::PROGRAM_XDP, abi::PROGRAM_INGRESS, abi::PROGRAM_EGRESS];
+use crate::neighbours::is_name_of_ours;
 
 /// Programs that are ours, by the kernel's numbers.
 #[derive(Debug, Default)]
@@ -85,5 +82,5 @@ fn pinned(pin: &Path) -> Option<u32> {
 }
 
 fn is_named_like_ours(program: &ProgramInfo) -> bool {
-    program.name_as_str().is_some_and(|name| NAMES.contains(&name))
+    program.name_as_str().is_some_and(is_name_of_ours)
 }

@@ -32,7 +32,8 @@ const CHECKS: [(&str, Check); 2] = [
     ("the_committed_manifests_are_what_the_chart_renders", kubernetes::check),
 ];
 
-/// Programs that no lab of this run needs: they are for virtual machines, or [`storm::provide`] tries for them.
+/// Programs that no lab of this run needs: they are for virtual machines or the benchmark, or [`storm::provide`] tries for
+/// them.
 const NOT_NEEDED: [&str; 5] = ["iptables-nft", "musl-gcc", "qemu-system-x86_64", "xz", "zstd"];
 
 /// Packages whose tests need no root, but for one.
