@@ -7,14 +7,14 @@ pub struct Round {
     pub empty: f64,
     /// Of an empty program with the feeder before it.
     pub feeder: f64,
-    /// Of the guard's program with the feeder before it.
-    pub guard: f64,
+    /// Of the program with the feeder before it.
+    pub program: f64,
 }
 
 impl Round {
-    /// What the guard's program takes without the feeder.
+    /// What the program takes without the feeder.
     pub fn net(self) -> f64 {
-        self.guard - self.feeder + self.empty
+        self.program - self.feeder + self.empty
     }
 
     /// How many empty programs that is.
@@ -49,8 +49,8 @@ impl Spread {
 /// What a packet costs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cost {
-    /// The guard's program, without the feeder, in ns.
-    pub guard: Spread,
+    /// The program, without the feeder, in ns.
+    pub program: Spread,
     /// An empty program, in ns.
     pub empty: Spread,
     /// What the feeder takes itself, which is taken off, in ns; the median.
@@ -64,7 +64,7 @@ impl Cost {
     pub fn of(rounds: &[Round]) -> Self {
         let spread = |figure: &dyn Fn(&Round) -> f64| Spread::of(rounds.iter().map(figure));
         Self {
-            guard: spread(&|round| round.net()),
+            program: spread(&|round| round.net()),
             empty: spread(&|round| round.empty),
             feeder: spread(&|round| round.feeder - round.empty).median,
             ratio: spread(&|round| round.ratio()).median,
@@ -81,11 +81,11 @@ mod tests {
         let round = |factor: f64| Round {
             empty: 10.0 * factor,
             feeder: 15.0 * factor,
-            guard: 65.0 * factor,
+            program: 65.0 * factor,
         };
         let cost = Cost::of(&[round(1.0), round(3.0), round(1.5)]);
         assert_eq!(
-            cost.guard,
+            cost.program,
             Spread {
                 median: 90.0,
                 min: 60.0,

@@ -133,6 +133,14 @@ impl Packet {
         !matches!(self, Self::Arp | Self::Icmp | Self::Tcp | Self::Udp)
     }
 
+    /// Whether it is what it is, whatever a guard has seen before.
+    pub const fn needs_no_state(self) -> bool {
+        matches!(
+            self,
+            Self::Arp | Self::Icmp | Self::Tcp | Self::Udp | Self::Query(_) | Self::FreshQuery(_)
+        )
+    }
+
     /// The kernel object under the policy that it needs, in the state that it needs.
     pub fn bench(self) -> Result<Bench> {
         let action = if matches!(self, Self::HeldDropped(_)) {

@@ -2,23 +2,18 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{cost::Round, feeder::Feed, packet::Packet, rig::Rig};
+use super::{
+    cost::Round,
+    feeder::Feed,
+    packet::Packet,
+    rig::Rig,
+    turns::{MEASURING, Turns},
+};
 use crate::{
     bench::{Bench, Gate, WIRE, Way},
     flood::cpu,
     names::{Names, Order},
 };
-
-/// The processor that measures.
-const MEASURING: usize = 1;
-
-/// Runs in a row last about so long, next to which the call itself is nothing.
-const RUNS_NS: f64 = 20e6;
-/// As few runs in a row as there may be, and as many.
-const FEWEST: u32 = 50_000;
-const MOST: u32 = 1_000_000;
-/// Runs that tell how many there are to be.
-const TRIAL_RUNS: u32 = 20_000;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,12 +39,7 @@ impl Subject {
 pub struct Trial {
     subject: Subject,
     bench: Bench,
-    /// An empty program, and nothing before it.
-    empty: Rig,
-    /// What goes before the guard's, with an empty program behind it.
-    feeder: Rig,
-    guard: Rig,
-    runs: u32,
+    turns: Turns,
 }
 
 impl Trial {
@@ -62,9 +52,8 @@ impl Trial {
             packet,
             live_keys,
         } = subject;
-        let (way, frame, feed) = (Way::on(WIRE), packet.frame()?, packet.feed(live_keys)?);
+        let (frame, feed) = (packet.frame()?, packet.feed(live_keys)?);
         let bench = packet.bench()?;
-        let guard = Rig::new(gate, way, &frame, feed, bench.program(gate)?.descriptor()?)?;
         if let Some(names) = feed.names {
             let in_turn = Feed {
                 names: Some(Names {
@@ -73,47 +62,27 @@ impl Trial {
                 }),
                 ..feed
             };
-            Rig::new(gate, way, &frame, in_turn, bench.program(gate)?.descriptor()?)?.run(live_keys)?;
+            let program = bench.program(gate)?;
+            Rig::new(gate, Way::on(WIRE), &frame, in_turn, program.descriptor()?)?.run(live_keys)?;
         }
-        let taken = guard.run(TRIAL_RUNS)?.ns;
-        Ok(Self {
-            subject,
-            bench,
-            empty: Rig::empty(gate, way, &frame, Feed::default())?,
-            feeder: Rig::empty(gate, way, &frame, feed)?,
-            guard,
-            runs: ((RUNS_NS / taken.max(1.0)) as u32).clamp(FEWEST, MOST),
-        })
+        let turns = Turns::new(gate, &frame, feed, bench.program(gate)?.descriptor()?)?;
+        Ok(Self { subject, bench, turns })
     }
 
-    /// Measures the three in turn, so often, after one turn that does not count.
+    /// Measures it in turn with what it is compared to, so often, after one turn that does not count.
     pub fn rounds(&self, rounds: usize) -> Result<Vec<Round>> {
         let Subject { gate, packet, .. } = self.subject;
         let context = || format!("{} at {}", packet, gate.program());
         let before = self.bench.counters_of(WIRE)?;
-        let mut taken = Vec::new();
-        for _ in 0..=rounds {
-            let empty = self.empty.run(MOST)?;
-            let feeder = self.feeder.run(MOST)?;
-            let guard = self.guard.run(self.runs)?;
-            ensure!(
-                guard.returned == packet.returns(gate),
-                "{}: it returns {} and not {}",
-                context(),
-                guard.returned,
-                packet.returns(gate)
-            );
-            taken.push(Round {
-                empty: empty.ns,
-                feeder: feeder.ns,
-                guard: guard.ns,
-            });
-        }
-        let runs = taken.len() as u64 * u64::from(self.runs);
+        let taken = self.turns.rounds(rounds, |returned| {
+            let due = packet.returns(gate);
+            ensure!(returned == due, "{}: it returns {returned} and not {due}", context());
+            Ok(())
+        })?;
         packet
-            .check(runs, &before, &self.bench.counters_of(WIRE)?)
+            .check(self.turns.runs(rounds), &before, &self.bench.counters_of(WIRE)?)
             .with_context(context)?;
-        Ok(taken.split_off(1))
+        Ok(taken)
     }
 
     /// Instructions that the verifier looked at; `None` before Linux 5.16.

@@ -6,7 +6,7 @@ use anyhow::Result;
 use guard_tests::{
     bench::{Gate, beside_wires},
     speed::{
-        BUDGET_PPS, Cost, Limited, Packet, Pair, Round, Shape, Spread, Subject, TABLES, Trial, line_of_memory,
+        BUDGET_PPS, Cost, Limited, Packet, Pair, Peer, Round, Shape, Spread, Subject, TABLES, Trial, line_of_memory,
         load_time, map_memory,
     },
 };
@@ -64,6 +64,27 @@ pub(super) fn packets(plan: &Plan, rounds: usize) -> Result<Vec<Record>> {
             ns_min: rounded(empty.min, 10.0),
             ns_max: rounded(empty.max, 10.0),
         }));
+    }
+    Ok(records)
+}
+
+/// Measures what the plan has for XDP, as far as it needs no guard, through the programs that are pinned there.
+pub(super) fn peers(plan: &Plan, peers: &[Peer], rounds: usize) -> Result<Vec<Record>> {
+    let mut packets: Vec<Packet> = plan.subjects.iter().map(|subject| subject.packet).collect();
+    packets.retain(|packet| packet.needs_no_state());
+    packets.dedup();
+    let mut records = Vec::new();
+    for peer in peers {
+        let done = Done::nothing(packets.len() as u64);
+        let progress = Progress::counted(format!("{}, {} packets", peer.name(), packets.len()), &done);
+        for &packet in &packets {
+            let taken = beside_wires(|| peer.rounds(packet, rounds))?;
+            let (cost, verified) = (Cost::of(&taken), peer.verified_instructions());
+            let record = PacketRecord::of(peer.name(), packet, 1, &cost, verified);
+            records.push(Record::Other(Measure::Peer(record)));
+            done.add(1);
+        }
+        progress.done("measured");
     }
     Ok(records)
 }
@@ -169,7 +190,13 @@ pub(super) fn footprint() -> Result<Vec<Record>> {
 
 fn of_packet(subject: &Subject, rounds: &[Round], verified: Option<u32>) -> impl Iterator<Item = Record> {
     let cost = Cost::of(rounds);
-    let packet = PacketRecord::of(subject, &cost, verified);
+    let packet = PacketRecord::of(
+        subject.gate.program(),
+        subject.packet,
+        subject.live_keys,
+        &cost,
+        verified,
+    );
     let feeder = subject.is_fed().then(|| {
         Record::Other(Measure::Feeder {
             program: packet.program.clone(),

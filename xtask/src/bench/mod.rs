@@ -20,7 +20,7 @@ use std::{fs, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use guard_tests::flood::Site;
+use guard_tests::{flood::Site, speed::Peer};
 
 use self::{
     page::Page,
@@ -60,6 +60,7 @@ const QUICK_FLOOD_ROUNDS: usize = 1;
 #[derive(Args)]
 #[command(after_help = "Examples:\n  cargo xtask bench\n  \
     cargo xtask bench --quick --only xdp/held --only 'in/query, 20 bytes'\n  \
+    bpftool prog load other.o /sys/fs/bpf/other && cargo xtask bench --only xdp/query --peer /sys/fs/bpf/other\n  \
     cargo xtask bench --json >before.jsonl; cargo xtask bench --compare before.jsonl\n  \
     cargo xtask bench --json | jq -r 'select(.live_keys == 1) | [.program, .packet, .ratio_to_empty] | @tsv'")]
 pub(crate) struct BenchArgs {
@@ -72,13 +73,17 @@ pub(crate) struct BenchArgs {
     /// Measure only packets whose program and name have these in them; either part may be empty.
     #[arg(long, value_name = "PROGRAM/PACKET")]
     only: Vec<String>,
+    /// Measure the XDP program that is pinned there as well, whoever made and loaded it: on the packets that pass.
+    #[arg(long, value_name = "PIN")]
+    peer: Vec<PathBuf>,
     /// Measure real traffic as well.
     #[arg(long, conflicts_with = "only")]
     end_to_end: bool,
     /// Show the ratios beside those in this file, which --json or --save has written.
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     compare: Option<PathBuf>,
-    /// Keep the figures in docs/PERFORMANCE.md and docs/performance; without --end-to-end, those of real traffic stay.
+    /// Keep the figures in docs/PERFORMANCE.md and docs/performance; those of real traffic stay without --end-to-end,
+    /// those of programs of others without --peer.
     #[arg(long, conflicts_with = "only")]
     save: bool,
     /// Measure nothing: write docs/PERFORMANCE.md anew from the figures that are kept.
@@ -107,8 +112,15 @@ pub(crate) fn run(workspace: &Workspace, args: &BenchArgs) -> Result<ExitCode> {
     if !args.prepared {
         return prepare(workspace, args);
     }
+    let peers = args.peer.iter().map(|pin| {
+        Peer::pinned(pin).with_context(|| {
+            let pin = pin.display();
+            format!("cannot measure {pin}; next: bpftool prog load FILE.o {pin}")
+        })
+    });
+    let peers = peers.collect::<Result<Vec<Peer>>>()?;
     interrupt::watch("bench")?;
-    let records = measure(&plan, args)?;
+    let records = measure(&plan, &peers, args)?;
     let goals = goals::all(&records);
     if args.json {
         print!("{}", record::write(&records)?);
@@ -145,10 +157,11 @@ fn prepare(workspace: &Workspace, args: &BenchArgs) -> Result<ExitCode> {
     })
 }
 
-fn measure(plan: &Plan, args: &BenchArgs) -> Result<Vec<Record>> {
+fn measure(plan: &Plan, peers: &[Peer], args: &BenchArgs) -> Result<Vec<Record>> {
     let rounds = if args.quick { QUICK_ROUNDS } else { ROUNDS };
     let mut records = vec![Record::Other(Measure::Machine(machine::here(rounds)?))];
     records.extend(kernel::packets(plan, rounds)?);
+    records.extend(kernel::peers(plan, peers, rounds)?);
     if args.only.is_empty() {
         records.extend(kernel::memory(rounds)?);
         records.extend(kernel::pairs()?);

@@ -37,12 +37,14 @@ impl Page {
         record::read(&text).with_context(|| format!("{} has no figures", self.figures.display()))
     }
 
-    /// Writes the figures, and what the page shows of them. Where real traffic was not measured, what is kept of it
-    /// stays.
+    /// Writes the figures, and what the page shows of them. Where real traffic was not measured, or no program of
+    /// others, what is kept of it stays.
     pub(super) fn save(&self, records: &[Record]) -> Result<()> {
         let mut records = records.to_vec();
-        if !records.iter().any(is_of_traffic) {
-            records.extend(self.kept()?.into_iter().filter(is_of_traffic));
+        for part in [is_of_traffic, is_of_peers] {
+            if !records.iter().any(part) {
+                records.extend(self.kept()?.into_iter().filter(part));
+            }
         }
         self.write(&records)
     }
@@ -69,6 +71,7 @@ fn filled(text: &str, records: &[Record]) -> Result<String> {
     let (machine, others): (Vec<Record>, Vec<Record>) = others
         .into_iter()
         .partition(|record| matches!(record, Record::Other(Measure::Machine(_))));
+    let (peers, others): (Vec<Record>, Vec<Record>) = others.into_iter().partition(is_of_peers);
     let (traffic, object): (Vec<Record>, Vec<Record>) = others.into_iter().partition(is_of_traffic);
     let fenced = |records: &[Record]| {
         if records.is_empty() {
@@ -79,6 +82,7 @@ fn filled(text: &str, records: &[Record]) -> Result<String> {
     let text = between(text, "machine", &table::render(&machine))?;
     let text = between(&text, "goals", &goals_table(&goals::all(records)))?;
     let text = between(&text, "packets", &fenced(&packets))?;
+    let text = between(&text, "peers", &fenced(&peers))?;
     let text = between(&text, "object", &fenced(&object))?;
     between(&text, "traffic", &fenced(&traffic))
 }
@@ -88,6 +92,10 @@ fn is_of_packets(record: &Record) -> bool {
         record,
         Record::Packet(_) | Record::Other(Measure::Empty { .. } | Measure::Feeder { .. })
     )
+}
+
+fn is_of_peers(record: &Record) -> bool {
+    matches!(record, Record::Other(Measure::Peer(_)))
 }
 
 fn is_of_traffic(record: &Record) -> bool {

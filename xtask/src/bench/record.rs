@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 pub(super) use guard_tests::flood::Asked;
-use guard_tests::speed::{Cost, Subject};
+use guard_tests::speed::{Cost, Packet};
 use serde::{Deserialize, Serialize};
 
 /// One line.
@@ -42,6 +42,8 @@ pub(super) enum Measure {
         ns_min: f64,
         ns_max: f64,
     },
+    /// What a packet costs in a program of somebody else.
+    Peer(PacketRecord),
     /// What was taken off for varying or restoring a packet.
     Feeder {
         program: String,
@@ -158,14 +160,14 @@ impl Record {
 }
 
 impl PacketRecord {
-    pub(super) fn of(subject: &Subject, cost: &Cost, verified_insns: Option<u32>) -> Self {
+    pub(super) fn of(program: &str, packet: Packet, live_keys: u32, cost: &Cost, verified_insns: Option<u32>) -> Self {
         Self {
-            program: subject.gate.program().to_owned(),
-            packet: subject.packet.to_string(),
-            live_keys: subject.live_keys,
-            ns_median: rounded(cost.guard.median, 10.0),
-            ns_min: rounded(cost.guard.min, 10.0),
-            ns_max: rounded(cost.guard.max, 10.0),
+            program: program.to_owned(),
+            packet: packet.to_string(),
+            live_keys,
+            ns_median: rounded(cost.program.median, 10.0),
+            ns_min: rounded(cost.program.min, 10.0),
+            ns_max: rounded(cost.program.max, 10.0),
             ratio_to_empty: rounded(cost.ratio, 100.0),
             verified_insns,
         }
@@ -230,6 +232,16 @@ mod tests {
             Record::Other(Measure::Flood(Flood {
                 protection: "none".into(),
                 ..Flood::default()
+            })),
+            Record::Other(Measure::Peer(PacketRecord {
+                program: "other".into(),
+                packet: "ARP".into(),
+                live_keys: 1,
+                ns_median: 10.0,
+                ns_min: 9.0,
+                ns_max: 11.0,
+                ratio_to_empty: 1.1,
+                verified_insns: None,
             })),
             Record::Other(Measure::Map {
                 map: "KEYS".into(),

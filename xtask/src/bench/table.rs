@@ -73,11 +73,12 @@ const fn is_map(record: &Record) -> bool {
 
 fn heading(record: &Record) -> String {
     match record {
-        Record::Packet(PacketRecord {
-            program,
-            verified_insns,
-            ..
-        }) => {
+        Record::Packet(packet) | Record::Other(Measure::Peer(packet)) => {
+            let PacketRecord {
+                program,
+                verified_insns,
+                ..
+            } = packet;
             let verified = verified_insns.map_or_else(String::new, |count| {
                 format!(", {} instructions verified", grouped(count.into()))
             });
@@ -148,20 +149,23 @@ fn heading(record: &Record) -> String {
 
 fn line(record: &Record) -> Option<String> {
     Some(match record {
-        Record::Packet(PacketRecord {
-            packet,
-            live_keys,
-            ns_median,
-            ns_min,
-            ns_max,
-            ratio_to_empty,
-            ..
-        }) => {
-            let keys = grouped((*live_keys).into());
-            format!("{packet:<LABEL$}{keys:>10}{ns_median:>9.1}{ns_min:>9.1}{ns_max:>9.1}{ratio_to_empty:>9.2}")
-        }
+        Record::Packet(packet) | Record::Other(Measure::Peer(packet)) => of_packet(packet),
         Record::Other(measure) => return of_measure(measure),
     })
+}
+
+fn of_packet(packet: &PacketRecord) -> String {
+    let PacketRecord {
+        packet,
+        live_keys,
+        ns_median,
+        ns_min,
+        ns_max,
+        ratio_to_empty,
+        ..
+    } = packet;
+    let keys = grouped((*live_keys).into());
+    format!("{packet:<LABEL$}{keys:>10}{ns_median:>9.1}{ns_min:>9.1}{ns_max:>9.1}{ratio_to_empty:>9.2}")
 }
 
 fn of_measure(measure: &Measure) -> Option<String> {
@@ -189,6 +193,7 @@ fn of_measure(measure: &Measure) -> Option<String> {
             "{:<LABEL$}{ns_median:>19.1}{ns_min:>9.1}{ns_max:>9.1}",
             format!("of {} KiB", grouped(*kib))
         ),
+        Measure::Peer(packet) => of_packet(packet),
         // It is in the file: a person wants to see what is left.
         Measure::Feeder { .. } => return None,
         Measure::TwoCpus {
