@@ -5,9 +5,12 @@ use guard_fuzz::{
     driver::{Run, keep, kept},
     target::Kind,
 };
+use guard_tests::knob;
 
 /// Others are for `cargo xtask fuzz`.
 const SEED: u64 = 8;
+/// For the kernel, unless `DNSGUARD_SCRIPTS` says otherwise.
+const SCRIPTS: u64 = 12_000;
 
 /// So many cases; each of these classes has to come up.
 fn run(name: &str, cases: u64, classes: &[&str]) -> Result<()> {
@@ -150,7 +153,7 @@ fn every_request_is_answered_or_refused_with_a_reason() -> Result<()> {
 #[test]
 #[ignore = "needs root: cargo xtask test"]
 fn the_kernel_object_does_what_the_judge_does_natively() -> Result<()> {
-    run("kernel", 12_000, &PATHS)
+    run("kernel", knob("DNSGUARD_SCRIPTS", SCRIPTS)?, &PATHS)
 }
 
 /// What can become of frames that come one after the other.

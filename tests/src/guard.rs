@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::{Namespace, Process, http};
+use crate::{Namespace, Process, http, wait};
 
 /// Where the agent serves its metrics, inside its namespace.
 const METRICS: ([u8; 4], u16) = ([127, 0, 0, 1], 9533);
@@ -32,13 +32,8 @@ pub fn pins(version: u32) -> PathBuf {
 
 /// Waits until the kernel has let go of what an agent gave up: of a link it does so a moment after the last pin and the
 /// last descriptor are gone. `what` is what would be left.
-pub fn wait_freed(what: &str, mut is_free: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_free()? {
-        ensure!(Instant::now() < deadline, "{what} still after {PATIENCE:?}");
-        sleep(POLL);
-    }
-    Ok(())
+pub fn wait_freed(what: &str, is_free: impl FnMut() -> Result<bool>) -> Result<()> {
+    wait(&format!("the end of this: {what}"), PATIENCE, is_free).map(drop)
 }
 
 /// What the guard may do.

@@ -16,7 +16,7 @@ use guard_tests::{
     guard::{Guard, GuardOptions, Said, binary},
     programs,
     topology::{Loop, Topology},
-    veth,
+    veth, wait,
 };
 use nix::{
     sys::signal::{Signal, kill},
@@ -63,12 +63,7 @@ fn held(toml: &str) -> Result<(Loop, Guard)> {
 }
 
 fn wait_for(what: &str, is_so: impl Fn() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + SOON;
-    while !is_so()? {
-        ensure!(Instant::now() < deadline, "not within {SOON:?}: {what}");
-        sleep(Duration::from_millis(50));
-    }
-    Ok(())
+    wait(what, SOON, is_so).map(drop)
 }
 
 fn setting(guard: &Guard, key: &str) -> Result<String> {

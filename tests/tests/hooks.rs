@@ -22,7 +22,7 @@ use guard_tests::{
     question::{Question, RecordType, ResponseCode},
     topology::Topology,
     upstream::{Manner, Upstream},
-    veth,
+    veth, wait,
 };
 use hickory_proto::{
     op::{Message, MessageType},
@@ -508,7 +508,7 @@ fn is_answered_in_its_vlan(xdp: &str, hook: &str) -> Result<()> {
         "vlan",
     ]);
     let dump = there.spawn(command)?;
-    wait_for(|| dump.log().contains("listening on")).context("tcpdump does not start")?;
+    wait("tcpdump listens", PATIENCE, || Ok(dump.log().contains("listening on")))?;
     for vlans in [vec![7], vec![8, 9]] {
         for family in [0, 1] {
             let name = format!("vlan{}.family{family}.", vlans.len());
@@ -566,15 +566,6 @@ fn is_answered_in_its_vlan(xdp: &str, hook: &str) -> Result<()> {
         }
     }
     guard.stop()
-}
-
-fn wait_for(mut good: impl FnMut() -> bool) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !good() {
-        ensure!(Instant::now() < deadline, "not within {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Ok(())
 }
 
 #[test]

@@ -4,7 +4,6 @@ use std::{
     collections::BTreeSet,
     fs,
     net::{Ipv4Addr, SocketAddr},
-    thread::sleep,
     time::{Duration, Instant},
 };
 
@@ -17,7 +16,7 @@ use guard_tests::{
     guard::{Guard, GuardOptions, Mode},
     question::{Question, RecordType},
     upstream::{Manner, Upstream},
-    veth,
+    veth, wait,
 };
 use serde_json::Value;
 
@@ -37,17 +36,9 @@ fn ready(namespace: &Namespace, options: &GuardOptions) -> Result<Guard> {
 }
 
 /// Waits until `done` says so.
-fn wait_for(guard: &Guard, what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !done()? {
-        ensure!(
-            Instant::now() < deadline,
-            "{what} does not come:\n{}",
-            guard.process().output()
-        );
-        sleep(Duration::from_millis(5));
-    }
-    Ok(())
+fn wait_for(guard: &Guard, what: &str, done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let waited = wait(what, PATIENCE, done);
+    waited.map(drop).with_context(|| guard.process().output())
 }
 
 fn of_device<'e>(events: &'e [Value], kind: &str, device: &str) -> Vec<&'e Value> {

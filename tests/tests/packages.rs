@@ -7,8 +7,8 @@ use std::{
         OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{self, sleep},
-    time::{Duration, Instant},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -22,6 +22,7 @@ use guard_tests::{
     programs,
     question::ResponseCode,
     topology::{Loop, Topology},
+    wait,
 };
 use serde_json::Value;
 
@@ -183,13 +184,8 @@ fn is_held(built: &Loop) -> Result<bool> {
     Ok(reply.rcode() == Some(ResponseCode::ServFail))
 }
 
-fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + SOON;
-    while !is_so()? {
-        ensure!(Instant::now() < deadline, "not within {SOON:?}: {what}");
-        sleep(Duration::from_millis(50));
-    }
-    Ok(())
+fn until(what: &str, is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    wait(what, SOON, is_so).map(drop)
 }
 
 /// Puts a load on while `work` goes on; every query has to be answered.

@@ -30,6 +30,9 @@ const MOUNTS: [(&str, &str); 7] = [
     ("cgroup2", "/sys/fs/cgroup"),
 ];
 
+/// What cgroups below the root may limit.
+const CONTROLLERS: (&str, &str) = ("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
+
 /// Where programs look for others.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -49,6 +52,8 @@ fn prepare() -> Result<()> {
         mount(Some(kind), place, Some(kind), MsFlags::empty(), None::<&str>)
             .with_context(|| format!("mount a {kind} on {place}"))?;
     }
+    let (place, controllers) = CONTROLLERS;
+    fs::write(place, controllers).with_context(|| format!("write {controllers} to {place}"))?;
     for path in lines(guest::MODULES)? {
         let module = File::open(&path).with_context(|| format!("open {path}"))?;
         finit_module(&module, c"", ModuleInitFlags::empty()).with_context(|| format!("load {path}"))?;

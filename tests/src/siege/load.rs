@@ -1,6 +1,6 @@
 //! What goes on while something breaks, and what it came to.
 
-use std::{env, fmt, net::SocketAddr};
+use std::{fmt, net::SocketAddr};
 
 use anyhow::{Result, ensure};
 
@@ -8,11 +8,13 @@ use super::{LIMIT, Patrons, RESOLVER, Sample, Seen, Siege, Watch};
 use crate::{
     Report,
     flood::{Sent, Stream},
+    knob,
 };
 
-/// Questions a second on the wire, unless `DNSGUARD_QPS` says otherwise, and on `lo`.
-const ON_WIRE: u32 = 200;
-const ON_LO: u32 = 100;
+/// Questions a second on the wire, unless `DNSGUARD_QPS` says otherwise.
+const ON_WIRE: u64 = 200;
+/// Questions a second on `lo`, unless `DNSGUARD_QPS_ON_LO` says otherwise.
+const ON_LO: u64 = 100;
 
 /// The load, going on.
 #[derive(Debug)]
@@ -29,13 +31,13 @@ pub struct Load<'s> {
 impl<'s> Load<'s> {
     pub(super) fn start(siege: &'s Siege, arrived: u64, flood: Stream) -> Result<Self> {
         let looped = siege.looped();
-        let on_wire = env::var("DNSGUARD_QPS").map_or(Ok(ON_WIRE), |qps| qps.parse())?;
+        let (on_wire, on_lo) = (knob("DNSGUARD_QPS", ON_WIRE)?, knob("DNSGUARD_QPS_ON_LO", ON_LO)?);
         let forwarded = looped.bystanders().first().map_or("*.example.", String::as_str);
         Ok(Self {
             siege,
             arrived,
             on_wire: Patrons::start(siege.outside(), SocketAddr::from(RESOLVER), "*.example.", on_wire)?,
-            on_lo: Patrons::start(siege.node(), looped.server(), forwarded, ON_LO)?,
+            on_lo: Patrons::start(siege.node(), looped.server(), forwarded, on_lo)?,
             watch: Watch::start(siege.node(), looped.server(), looped.question())?,
             flood,
         })

@@ -39,7 +39,7 @@ use crate::{
     flood::{Asked, FLOODED, Flooding, Pace, Stream},
     frame::Query,
     guard::{Guard, GuardOptions, binary, pins},
-    programs,
+    knob, programs,
     question::{Question, RecordType},
     resolver::{Duties, Resolver, Unbound},
     topology::{Loop, Topology},
@@ -48,8 +48,8 @@ use crate::{
 
 /// The wire, on both sides.
 pub const WIRE: &str = "siege0";
-/// What the flood asks for in a second.
-pub const FLOOD_PPS: u32 = 100_000;
+/// What the flood asks for in a second, unless `DNSGUARD_PPS` says otherwise.
+const FLOOD_PPS: u64 = 100_000;
 /// What the guard lets through of it in a second, and at once.
 pub const LIMIT: u32 = 1_000;
 /// A debug build verifies its programs within this on a busy machine.
@@ -145,10 +145,10 @@ impl Siege {
         }
     }
 
-    /// Starts a guard and waits until it is ready.
+    /// Starts a guard and waits until it is ready: [`START`], unless `DNSGUARD_START` says otherwise (seconds).
     pub fn ready(&self, options: &GuardOptions) -> Result<Guard> {
         let guard = Guard::start(self.node(), options)?;
-        guard.wait_ready(START)?;
+        guard.wait_ready(Duration::from_secs(knob("DNSGUARD_START", START.as_secs())?))?;
         Ok(guard)
     }
 
@@ -195,7 +195,8 @@ impl Siege {
         let mut query = self.query.clone();
         query.question = Question::new(&asked.name(), RecordType::A)?;
         let flooding: Flooding = asked.flooding(&query)?;
-        Stream::start(&self.outside, WIRE, flooding, Pace::PerSecond(FLOOD_PPS))
+        let pps = u32::try_from(knob("DNSGUARD_PPS", FLOOD_PPS)?)?;
+        Stream::start(&self.outside, WIRE, flooding, Pace::PerSecond(pps))
     }
 
     /// Packets of the flood that got to where they were sent.

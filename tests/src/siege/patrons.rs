@@ -33,11 +33,11 @@ pub struct Patrons(Worker<Report>);
 impl Patrons {
     /// Asks `server` from inside `namespace`, `qps` times a second, for A records; a `*` in `name` is another label each
     /// time.
-    pub fn start(namespace: &Namespace, server: SocketAddr, name: &str, qps: u32) -> Result<Self> {
+    pub fn start(namespace: &Namespace, server: SocketAddr, name: &str, qps: u64) -> Result<Self> {
         let socket = namespace.udp(SocketAddr::new(IpAddr::from(Ipv4Addr::UNSPECIFIED), 0))?;
         setsockopt(&socket, RcvBufForce, &ROOM).context("make room for answers")?;
         namespace.run(|| socket.connect(server))?;
-        let (name, interval) = (name.to_owned(), Duration::from_secs(1) / qps);
+        let (name, interval) = (name.to_owned(), Duration::from_secs_f64(1.0 / qps.max(1) as f64));
         Worker::start("patrons", move |over| ask(&socket, &name, interval, over)).map(Self)
     }
 

@@ -15,7 +15,6 @@ mod count;
 mod exposition;
 mod finding;
 mod footprint;
-mod kernel_log;
 mod loops;
 mod node;
 mod pace;

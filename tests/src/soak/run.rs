@@ -17,14 +17,13 @@ use super::{
     churn,
     finding::{self, Finding, Limits},
     footprint::{self, Footprint, Objects},
-    kernel_log::KernelLog,
     loops,
     node::{self, Node},
     policy, restarts,
     sample::{Done, Sample},
     traffic,
 };
-use crate::guard::Guard;
+use crate::{guard::Guard, kernel_log::KernelLog};
 
 /// How often the metrics are scraped.
 const SCRAPE: Duration = Duration::from_millis(250);

@@ -50,6 +50,8 @@ pub struct Run {
     pub ending: Ending,
     /// What its programs wrote, both streams.
     pub output: String,
+    /// What its kernel said.
+    pub console: String,
     /// How long it took, boot and all.
     pub took: Duration,
 }
@@ -101,20 +103,25 @@ impl Machine<'_> {
             let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
             Ok(String::from_utf8_lossy(&bytes).replace('\r', ""))
         };
-        let output = read(&log)?;
+        let (output, said) = (read(&log)?, read(&console)?);
         let ending = match (outcome(&read(&report)?, self.commands.len()), is_over) {
             (Some(ending), _) => ending,
             (None, false) => Ending::TimedOut,
             (None, true) => {
-                let said = read(&console)? + &read(&errors)?;
-                let lines: Vec<&str> = said.lines().collect();
+                let errors = read(&errors)?;
+                let lines: Vec<&str> = said.lines().chain(errors.lines()).collect();
                 Ending::Panicked(lines[lines.len().saturating_sub(LAST_LINES)..].join("\n"))
             }
         };
         for path in [&archive, &report, &errors] {
             fs::remove_file(path).with_context(|| format!("remove {}", path.display()))?;
         }
-        Ok(Run { ending, output, took })
+        Ok(Run {
+            ending,
+            output,
+            console: said,
+            took,
+        })
     }
 }
 

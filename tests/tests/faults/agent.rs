@@ -1,7 +1,7 @@
 //! The agent dies, stands still, starves, and comes again.
 
 use std::{
-    env, fs,
+    fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     os::unix::process::ExitStatusExt as _,
@@ -17,7 +17,7 @@ use guard_common::abi;
 use guard_tests::{
     Namespace, guard,
     guard::{Guard, GuardOptions, pins},
-    programs,
+    knob, programs,
     siege::{MemoryLimit, START, Seen, Siege, WIRE, monotonic},
 };
 use nix::{
@@ -28,7 +28,7 @@ use nix::{
 use crate::{LEASE, LONG_LEASE, MOMENT, SOON, machine, wait_for, wait_for_log};
 
 /// How often the agent is killed, unless `DNSGUARD_KILLS` says otherwise.
-const KILLS: usize = 3;
+const KILLS: u64 = 3;
 /// The kernel's clock ticks every 10 ms at the most, and ours is read before and after.
 const TICK: Duration = Duration::from_millis(20);
 /// Objects that are cut short.
@@ -38,13 +38,6 @@ const METRICS: ([u8; 4], u16) = ([127, 0, 0, 1], 9533);
 
 fn pid(guard: &Guard) -> Result<Pid> {
     Ok(Pid::from_raw(i32::try_from(guard.process().pid())?))
-}
-
-/// A number in the environment, for longer runs.
-fn knob(name: &str) -> Result<Option<u64>> {
-    let text = env::var(name).ok();
-    text.map(|text| text.parse().with_context(|| format!("{name} is a number")))
-        .transpose()
 }
 
 /// Stops every thread of an agent, and waits until they stand.
@@ -63,16 +56,22 @@ fn standing(namespace: &Namespace) -> Result<[usize; 6]> {
         let folder = pins(abi::VERSION).join(folder);
         Ok(namespace.run(|| fs::read_dir(folder))?.count())
     };
-    let hung = |device: &str, direction| -> Result<usize> {
-        Ok(namespace.run(|| SchedClassifier::query_tcx(device, direction))?.1.len())
+    let hung = |device: &str, direction, word: &str| -> Result<usize> {
+        // Before Linux 6.6 nobody can be asked, and filters are all there is.
+        let links = namespace.run(|| SchedClassifier::query_tcx(device, direction));
+        let links = links.map_or(0, |(_, programs)| programs.len());
+        let filters = namespace.tool("tc", &format!("filter show dev {device} {word}"))?;
+        let count = links + filters.lines().filter(|line| line.contains("handle")).count();
+        ensure!(count > 0, "nothing hangs at {device}, {word}");
+        Ok(count)
     };
     Ok([
         pins("links")?,
         pins("programs")?,
         pins("maps")?,
-        hung("lo", TcAttachType::Ingress)?,
-        hung(WIRE, TcAttachType::Ingress)?,
-        hung(WIRE, TcAttachType::Egress)?,
+        hung("lo", TcAttachType::Ingress, "ingress")?,
+        hung(WIRE, TcAttachType::Ingress, "ingress")?,
+        hung(WIRE, TcAttachType::Egress, "egress")?,
     ])
 }
 
@@ -80,7 +79,7 @@ fn standing(namespace: &Namespace) -> Result<[usize; 6]> {
 #[ignore = "needs root and real resolvers: cargo xtask test"]
 fn an_agent_that_is_killed_and_started_again_costs_nobody_anything() -> Result<()> {
     let _machine = machine();
-    let kills = knob("DNSGUARD_KILLS")?.unwrap_or(KILLS as u64);
+    let kills = knob("DNSGUARD_KILLS", KILLS)?;
     let siege = Siege::lay(LONG_LEASE)?;
     let options = siege.options("");
     let mut guard = siege.guarded(&options)?;
@@ -112,7 +111,7 @@ fn an_agent_that_is_killed_and_started_again_costs_nobody_anything() -> Result<(
 #[ignore = "needs root and real resolvers: cargo xtask test"]
 fn an_agent_that_stands_still_holds_until_its_lease_is_over_and_not_longer() -> Result<()> {
     let _machine = machine();
-    let lease = knob("DNSGUARD_LEASE")?.map_or(LEASE, Duration::from_secs);
+    let lease = Duration::from_secs(knob("DNSGUARD_LEASE", LEASE.as_secs())?);
     let mut siege = Siege::lay(lease)?;
     let guard = siege.guarded(&siege.options(""))?;
     // From now on the name has an answer, which nobody gets while the hold of five minutes stands.

@@ -11,12 +11,11 @@ mod tables;
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
-    thread::sleep,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Result, ensure};
-use guard_tests::guard::Guard;
+use anyhow::Result;
+use guard_tests::{guard::Guard, wait};
 
 /// The shortest lease that can be set.
 const LEASE: Duration = Duration::from_secs(5);
@@ -37,13 +36,8 @@ fn machine() -> MutexGuard<'static, ()> {
 }
 
 /// Waits until it is so.
-fn wait_for(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<Duration> {
-    let began = Instant::now();
-    while !is_so()? {
-        ensure!(began.elapsed() < SOON, "not within {SOON:?}: {what}");
-        sleep(Duration::from_millis(10));
-    }
-    Ok(began.elapsed())
+fn wait_for(what: &str, is_so: impl FnMut() -> Result<bool>) -> Result<Duration> {
+    wait(what, SOON, is_so)
 }
 
 /// Waits until the agent says something in its log.

@@ -7,6 +7,7 @@ use guard_tests::{
     client::ask,
     flood::Asked,
     guard::Guard,
+    knob,
     question::{Question, RecordType, ResponseCode},
     siege::Siege,
 };
@@ -19,6 +20,9 @@ use crate::{GROWTH_KIB, LONG_LEASE, MOMENT, SOON, machine, wait_for};
 
 /// A loop for each of so many names: some events each, and more than the ring buffer has room for.
 const LOOPED_NAMES: usize = 250;
+
+/// Seconds for which they stay full, unless `DNSGUARD_FULL` says otherwise.
+const STAYS: u64 = 1;
 
 /// From here on a table is full: somebody leaves for nearly everyone who comes.
 const FULL: f64 = 0.8;
@@ -33,7 +37,7 @@ fn pressure(guard: &Guard, map: &str) -> Result<f64> {
     Ok(line.with_context(|| format!("no pressure of {map}"))?.parse()?)
 }
 
-/// Waits until these tables are full, and some moments more; how full they are.
+/// Waits until these tables are full, and as long as they are to stay so; how full they are.
 fn full<const COUNT: usize>(guard: &Guard, maps: [&str; COUNT]) -> Result<[f64; COUNT]> {
     let mut full = [0.0; COUNT];
     let waited = wait_for(&format!("{maps:?} are full"), || {
@@ -43,8 +47,14 @@ fn full<const COUNT: usize>(guard: &Guard, maps: [&str; COUNT]) -> Result<[f64; 
         Ok(full.iter().all(|share| *share > FULL))
     });
     waited.with_context(|| format!("{maps:?}: {full:?}"))?;
-    sleep(MOMENT * 2);
+    stay_full()?;
     Ok(full)
+}
+
+/// For as long as tables and ring buffers stay full.
+fn stay_full() -> Result<()> {
+    sleep(Duration::from_secs(knob("DNSGUARD_FULL", STAYS)?));
+    Ok(())
 }
 
 #[test]
@@ -115,6 +125,7 @@ fn full_ring_buffers_cost_events_and_nothing_else() -> Result<()> {
     for number in (0..LOOPED_NAMES).step_by(20) {
         held(number)?;
     }
+    stay_full()?;
     let toll = load.end()?;
     kill(pid, Signal::SIGCONT)?;
     let lost = guard.wait_event("lost", SOON)?;

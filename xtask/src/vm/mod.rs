@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::{Args, ValueEnum};
 use guard_tests::{
-    programs,
+    kernel_log, programs,
     vm::{self, Ending, Image, Kernel, Machine, Run},
 };
 use serde_json::Value;
@@ -41,9 +41,17 @@ const AGENT: &str = "/dnsguard";
 /// The kernel object in the guest.
 const OBJECT: &str = "/dnsguard.bpf.o";
 /// What the lab runs in the guest.
-const CARRIED: [&str; 3] = ["ip", "tc", "dnsmasq"];
+const CARRIED: [&str; 5] = ["ip", "tc", "dnsmasq", "ethtool", "unbound"];
 /// The tests that are carried there.
-const BINARIES: [&str; 3] = ["hooks", "kernel", "kernels"];
+const BINARIES: [&str; 5] = ["faults", "fuzz", "hooks", "kernel", "kernels"];
+/// What tests ask for less, and wait for longer, on an emulated machine.
+const LIGHTER: [&str; 5] = [
+    "DNSGUARD_START=180",
+    "DNSGUARD_PPS=2000",
+    "DNSGUARD_QPS=20",
+    "DNSGUARD_QPS_ON_LO=10",
+    "DNSGUARD_SCRIPTS=2000",
+];
 
 /// Run what depends on the kernel on other kernels, each in a virtual machine.
 ///
@@ -162,11 +170,14 @@ fn boot(kernel: Kernel, plan: &Plan, image: &Image, folder: &Path, tally: &mut T
         kernel,
         image,
         commands: plan.commands(|binary| format!("/{binary}")),
-        variables: vec![
+        variables: [
             format!("DNSGUARD_BIN={AGENT}"),
             format!("DNSGUARD_OBJECT={OBJECT}"),
             format!("DNSGUARD_CACHE={}", programs::cache().canonicalize()?.display()),
-        ],
+        ]
+        .into_iter()
+        .chain(LIGHTER.map(str::to_owned))
+        .collect(),
         memory: MEMORY,
         timeout: TIMEOUT,
     };
@@ -199,6 +210,8 @@ fn judge(run: &Run, plan: &Plan, tally: &mut Tally) -> Result<()> {
         Ending::Ended(_) if tally.failed() > failed => return Err(anyhow!("tests failed")),
         other => return Err(anyhow!("{}", ending(other))),
     }
+    let bad: Vec<&str> = run.console.lines().filter(|line| kernel_log::is_bad(line)).collect();
+    ensure!(bad.is_empty(), "its kernel said:\n{}", bad.join("\n"));
     let passed = tally.passed() - counted;
     ensure!(
         passed == plan.tests(),
@@ -240,6 +253,8 @@ fn build(workspace: &Workspace, folder: &Path) -> Result<Built> {
         "--no-run",
         "-p",
         "guard-tests",
+        "-p",
+        "guard-fuzz",
         "--message-format",
         "json-render-diagnostics",
     ]);
@@ -306,6 +321,7 @@ mod tests {
         Run {
             ending,
             output: output.to_owned(),
+            console: "[    0.000000] Linux version 6.1.0\n".to_owned(),
             took: Duration::from_secs(1),
         }
     }
@@ -322,6 +338,12 @@ mod tests {
         let plan = Plan::two_tests();
         let judge = |run: Run| judge(&run, &plan, &mut Tally::default()).map_err(|error| error.to_string());
         assert_eq!(judge(run(Ending::Ended(vec![0]), PASSED)), Ok(()));
+        let mut warned = run(Ending::Ended(vec![0]), PASSED);
+        warned
+            .console
+            .push_str("[    7.000000] WARNING: CPU: 1 PID: 77 at kernel/bpf/core.c:1\n");
+        let error = judge(warned).unwrap_err();
+        assert!(error.contains("its kernel said:\n[    7.0"), "{error}");
         let one = PASSED.replace("2 passed", "1 passed");
         let error = judge(run(Ending::Ended(vec![0]), &one)).unwrap_err();
         assert!(error.contains("1 tests ran, and 2 were planned"), "{error}");

@@ -37,6 +37,14 @@ const ANY: &[(&str, &[&str])] = &[
         "hooks",
         &["a_veth_is_guarded_by_clsact", "a_veth_is_guarded_by_xdp_in_its_driver"],
     ),
+    (
+        "faults",
+        &[
+            "agent::an_agent_that_is_killed_and_started_again_costs_nobody_anything",
+            "agent::an_agent_that_is_killed_for_its_memory_leaves_its_policy_in_force",
+        ],
+    ),
+    ("fuzz", &["the_kernel_object_does_what_the_judge_does_natively"]),
 ];
 
 /// Tests for kernels with tcx, which came with 6.6.

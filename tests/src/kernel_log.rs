@@ -1,4 +1,4 @@
-//! What the kernel says of itself meanwhile.
+//! What the kernel says of itself, and nobody wants to read.
 
 use std::{
     fs::{File, OpenOptions},
@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// What a line has that nobody wants to read.
+/// What such a line has.
 const BAD: [&str; 9] = [
     "WARNING:",
     "BUG:",
@@ -23,11 +23,11 @@ const BAD: [&str; 9] = [
 
 /// The log from its end on.
 #[derive(Debug)]
-pub(super) struct KernelLog(File);
+pub(crate) struct KernelLog(File);
 
 impl KernelLog {
     /// Skips what was said until now.
-    pub(super) fn from_now_on() -> Result<Self> {
+    pub(crate) fn from_now_on() -> Result<Self> {
         let log = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK)
@@ -38,7 +38,7 @@ impl KernelLog {
     }
 
     /// The bad lines since the last time.
-    pub(super) fn bad(&mut self) -> Result<Vec<String>> {
+    pub(crate) fn bad(&mut self) -> Result<Vec<String>> {
         let mut record = [0; 8_192];
         let mut bad = Vec::new();
         loop {
@@ -60,7 +60,8 @@ impl KernelLog {
     }
 }
 
-fn is_bad(text: &str) -> bool {
+/// Whether a line of it is bad.
+pub fn is_bad(text: &str) -> bool {
     BAD.iter().any(|word| text.contains(word))
 }
 
