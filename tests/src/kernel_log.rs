@@ -9,17 +9,9 @@ use std::{
 use anyhow::{Context as _, Result};
 
 /// What such a line has.
-const BAD: [&str; 9] = [
-    "WARNING:",
-    "BUG:",
-    "kernel BUG",
-    "stall",
-    "Oops",
-    "hung task",
-    "blocked for more than",
-    "soft lockup",
-    "KASAN",
-];
+const BAD: [&str; 5] = ["WARNING:", "BUG:", "kernel BUG", "Oops", "KASAN"];
+/// What a line has of somebody who waits for longer than the kernel likes.
+const LATE: [&str; 4] = ["stall", "hung task", "blocked for more than", "soft lockup"];
 
 /// The log from its end on.
 #[derive(Debug)]
@@ -62,7 +54,12 @@ impl KernelLog {
 
 /// Whether a line of it is bad.
 pub fn is_bad(text: &str) -> bool {
-    BAD.iter().any(|word| text.contains(word))
+    is_late(text) || BAD.iter().any(|word| text.contains(word))
+}
+
+/// Whether all that it says is that somebody waits: an emulated machine is as slow as that by itself.
+pub fn is_late(text: &str) -> bool {
+    LATE.iter().any(|word| text.contains(word))
 }
 
 #[cfg(test)]
@@ -74,5 +71,9 @@ mod tests {
         assert!(is_bad("WARNING: CPU: 1 PID: 77 at kernel/bpf/core.c:1"));
         assert!(is_bad("rcu: INFO: rcu_sched self-detected stall on CPU"));
         assert!(!is_bad("in0: link becomes ready"));
+        assert!(is_late("watchdog: BUG: soft lockup - CPU#0 stuck for 26s!"));
+        assert!(!is_late(
+            "BUG: kernel NULL pointer dereference, address: 0000000000000008"
+        ));
     }
 }
