@@ -70,7 +70,8 @@ pub(super) fn packets(plan: &Plan, rounds: usize) -> Result<Vec<Record>> {
 
 /// Measures what the plan has for XDP, as far as it needs no guard, through the programs that are pinned there.
 pub(super) fn peers(plan: &Plan, peers: &[Peer], rounds: usize) -> Result<Vec<Record>> {
-    let mut packets: Vec<Packet> = plan.subjects.iter().map(|subject| subject.packet).collect();
+    let of_xdp = plan.subjects.iter().filter(|subject| subject.gate == Gate::Xdp);
+    let mut packets: Vec<Packet> = of_xdp.map(|subject| subject.packet).collect();
     packets.retain(|packet| packet.needs_no_state());
     packets.dedup();
     let mut records = Vec::new();
