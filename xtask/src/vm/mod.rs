@@ -45,7 +45,8 @@ const CARRIED: [&str; 5] = ["ip", "tc", "dnsmasq", "ethtool", "unbound"];
 /// The tests that are carried there.
 const BINARIES: [&str; 5] = ["faults", "fuzz", "hooks", "kernel", "kernels"];
 /// What tests ask for less, and wait for longer, on an emulated machine, unless the environment says otherwise.
-const LIGHTER: [(&str, u64); 5] = [
+const LIGHTER: [(&str, u64); 6] = [
+    ("DNSGUARD_KILLS", 3),
     ("DNSGUARD_START", 180),
     ("DNSGUARD_PPS", 2_000),
     ("DNSGUARD_QPS", 20),
