@@ -86,6 +86,12 @@ impl Foreign {
         Ok(namespace.run(|| sys::pin_hash_map(name, value_size, entries, pin))?)
     }
 
+    /// Pins the program itself, of this name.
+    pub fn pin(&mut self, namespace: &Namespace, name: &str, pin: &Path) -> Result<()> {
+        let program = self.ebpf.program_mut(name).context("no program")?;
+        Ok(namespace.run(|| program.pin(pin))?)
+    }
+
     /// The number of the program.
     pub fn id(&self) -> u32 {
         self.id

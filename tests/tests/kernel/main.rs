@@ -10,6 +10,7 @@ mod hygiene;
 mod link;
 mod marks;
 mod passes;
+mod peer;
 mod rows;
 mod samples;
 mod state;

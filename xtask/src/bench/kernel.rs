@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use guard_tests::{
     bench::{Gate, beside_wires},
     speed::{
@@ -74,6 +74,10 @@ pub(super) fn peers(plan: &Plan, peers: &[Peer], rounds: usize) -> Result<Vec<Re
     let mut packets: Vec<Packet> = of_xdp.map(|subject| subject.packet).collect();
     packets.retain(|packet| packet.needs_no_state());
     packets.dedup();
+    ensure!(
+        peers.is_empty() || !packets.is_empty(),
+        "no packet that a program of others could be measured on is among these; next: --only xdp/query"
+    );
     let mut records = Vec::new();
     for peer in peers {
         let done = Done::nothing(packets.len() as u64);
