@@ -26,6 +26,7 @@ pub mod flood;
 pub mod foreign;
 pub mod frame;
 pub mod guard;
+pub mod hooks;
 mod http;
 pub mod kernel_log;
 mod knob;

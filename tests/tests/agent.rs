@@ -17,13 +17,14 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::{
     maps::loaded_maps,
-    programs::{SchedClassifier, loaded_links, loaded_programs, tc::TcAttachType},
+    programs::{loaded_links, loaded_programs, tc::TcAttachType},
 };
 use guard_common::abi;
 use guard_tests::{
     Namespace, Prober,
     client::{Reply, ask},
     guard::{self, Guard, GuardOptions, Mode},
+    hooks::{self, at_xdp},
     programs,
     question::{Question, RecordType, ResponseCode},
     topology::{Loop, Topology},
@@ -148,25 +149,10 @@ impl Standing {
     }
 }
 
-/// Programs at the TC hooks of a device, tcx and clsact together.
+/// Programs at both TC hooks of a device.
 fn at_tc(namespace: &Namespace, device: &str) -> Result<usize> {
-    let mut count = 0;
-    for direction in [TcAttachType::Ingress, TcAttachType::Egress] {
-        count += namespace.run(|| SchedClassifier::query_tcx(device, direction))?.1.len();
-        let word = if direction == TcAttachType::Ingress {
-            "ingress"
-        } else {
-            "egress"
-        };
-        let filters = namespace.tool("tc", &format!("filter show dev {device} {word}"))?;
-        count += filters.lines().filter(|line| line.contains("handle")).count();
-    }
-    Ok(count)
-}
-
-fn at_xdp(namespace: &Namespace, device: &str) -> Result<usize> {
-    let link = namespace.tool("ip", &format!("-details link show dev {device}"))?;
-    Ok(link.matches("prog/xdp").count())
+    let at = |direction| hooks::at_tc(namespace, device, direction);
+    Ok(at(TcAttachType::Ingress)? + at(TcAttachType::Egress)?)
 }
 
 /// Nothing hangs anywhere, and nothing is pinned.

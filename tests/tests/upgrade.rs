@@ -17,6 +17,7 @@ use guard_tests::{
     Namespace,
     foreign::Foreign,
     guard::{Guard, GuardOptions, wait_freed},
+    hooks::{at_tc, at_xdp},
     veth,
 };
 use serde_json::json;
@@ -93,13 +94,10 @@ fn links(guard: &Guard) -> Result<BTreeSet<u32>> {
 fn attached(namespace: &Namespace) -> Result<usize> {
     let mut count = 0;
     for device in ["lo", WIRE] {
-        for (direction, word) in [(TcAttachType::Ingress, "ingress"), (TcAttachType::Egress, "egress")] {
-            count += namespace.run(|| SchedClassifier::query_tcx(device, direction))?.1.len();
-            let filters = namespace.tool("tc", &format!("filter show dev {device} {word}"))?;
-            count += filters.lines().filter(|line| line.contains("handle")).count();
+        for direction in [TcAttachType::Ingress, TcAttachType::Egress] {
+            count += at_tc(namespace, device, direction)?;
         }
-        let link = namespace.tool("ip", &format!("-details link show dev {device}"))?;
-        count += link.matches("prog/xdp").count();
+        count += at_xdp(namespace, device)?;
     }
     Ok(count)
 }

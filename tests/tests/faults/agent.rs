@@ -12,11 +12,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use aya::programs::{SchedClassifier, TcAttachType};
+use aya::programs::TcAttachType;
 use guard_common::abi;
 use guard_tests::{
     Namespace, guard,
     guard::{Guard, GuardOptions, pins},
+    hooks::at_tc,
     knob, programs,
     siege::{MemoryLimit, START, Seen, Siege, WIRE, monotonic},
 };
@@ -56,22 +57,18 @@ fn standing(namespace: &Namespace) -> Result<[usize; 6]> {
         let folder = pins(abi::VERSION).join(folder);
         Ok(namespace.run(|| fs::read_dir(folder))?.count())
     };
-    let hung = |device: &str, direction, word: &str| -> Result<usize> {
-        // Before Linux 6.6 nobody can be asked, and filters are all there is.
-        let links = namespace.run(|| SchedClassifier::query_tcx(device, direction));
-        let links = links.map_or(0, |(_, programs)| programs.len());
-        let filters = namespace.tool("tc", &format!("filter show dev {device} {word}"))?;
-        let count = links + filters.lines().filter(|line| line.contains("handle")).count();
-        ensure!(count > 0, "nothing hangs at {device}, {word}");
+    let hung = |device: &str, direction| -> Result<usize> {
+        let count = at_tc(namespace, device, direction)?;
+        ensure!(count > 0, "nothing hangs at {device}, {direction:?}");
         Ok(count)
     };
     Ok([
         pins("links")?,
         pins("programs")?,
         pins("maps")?,
-        hung("lo", TcAttachType::Ingress, "ingress")?,
-        hung(WIRE, TcAttachType::Ingress, "ingress")?,
-        hung(WIRE, TcAttachType::Egress, "egress")?,
+        hung("lo", TcAttachType::Ingress)?,
+        hung(WIRE, TcAttachType::Ingress)?,
+        hung(WIRE, TcAttachType::Egress)?,
     ])
 }
 
