@@ -1,7 +1,7 @@
 //! What kernel object and agent agree on: names and sizes of the maps, and their version.
 
 /// Goes up with every change to a layout or to a map: pins of another version are never reused.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// Global variable (u32): what an interface's index is given on top in the network namespace that the programs are for, see
 /// [`crate::case::NAMESPACE_SHIFT`].

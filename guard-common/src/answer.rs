@@ -12,7 +12,7 @@
 //! The door gives the packet its new length first ([`Plan::frame_len`]), then has it written ([`Plan::write`]).
 
 use crate::{
-    bytes::{Bytes, BytesMut},
+    bytes::{Bytes, BytesMut, Cursor},
     packet::{Family, Packet},
     question::{ANCOUNT_AT, FLAG_OPCODE, FLAG_QR, FLAG_RD, HEADER_LEN, Message, TYPE_OPT},
 };
@@ -93,7 +93,8 @@ const EDNS_LEN: usize = OPT_LEN + 4 + 2 + TEXT_LEN;
 const MAX_MESSAGE_LEN: usize = HEADER_LEN + 255 + 4 + EDNS_LEN;
 
 const UDP_HEADER_LEN: usize = 8;
-const PROTOCOL_UDP: u32 = 17;
+const IPV4_HEADER_LEN: usize = 20;
+const PROTOCOL_UDP: u16 = 17;
 const TTL: u8 = 64;
 
 /// Everything that has to be known of the query before its packet changes its length.
@@ -136,7 +137,7 @@ pub fn checksum_state<B: Bytes + ?Sized>(frame: &B, packet: &Packet, udp_len: us
         frame.be16(packet.transport_at + 6),
         pseudo_header(frame, packet, udp_len),
     ) {
-        (Some(found), Some(sum)) if found == fold(sum) && found != 0 => Checksum::Partial,
+        (Some(found), Some(sum)) if found.swap_bytes() == fold(sum) && found != 0 => Checksum::Partial,
         _ => Checksum::Whole,
     }
 }
@@ -186,40 +187,26 @@ impl Plan {
             remark,
             checksum,
         } = *self;
-        frame.put_be16(at + 2, flags)?;
-        frame.put_be16(at + 4, 1)?;
-        frame.put_be16(at + 6, 0)?;
-        frame.put_be16(at + 8, 0)?;
-        frame.put_be16(at + 10, edns_flags.is_some() as u16)?;
+        let id = frame.le64(at)? & 0xffff;
+        // QDCOUNT is one, ANCOUNT is zero; and so is NSCOUNT.
+        let counts = (1_u16.to_be() as u64) << 32;
+        frame.put_le64(at, id | (flags.swap_bytes() as u64) << 16 | counts)?;
+        frame.put_ne32(at + 8, ((edns_flags.is_some() as u32) << 24).to_le())?;
         if let Some(flags) = edns_flags {
             write_edns(frame, question_end, flags, remark)?;
         }
 
-        swap32(frame, 0, 6)?;
-        swap16(frame, 4, 10)?;
-        let udp_len = self.frame_len() - packet.transport_at;
-        match packet.family {
-            Family::V4 => {
-                swap32(frame, packet.ip_at + 12, packet.ip_at + 16)?;
-                frame.put_be16(packet.ip_at + 2, (self.frame_len() - packet.ip_at) as u16)?;
-                frame.put_u8(packet.ip_at + 8, TTL)?;
-                frame.put_be16(packet.ip_at + 10, 0)?;
-                let sum = sum(frame, packet.ip_at, 20, 0)?;
-                frame.put_be16(packet.ip_at + 10, !fold(sum))?;
-            }
-            Family::V6 => {
-                for word in 0..4 {
-                    swap32(frame, packet.ip_at + 8 + word * 4, packet.ip_at + 24 + word * 4)?;
-                }
-                frame.put_be16(packet.ip_at + 4, udp_len as u16)?;
-                frame.put_u8(packet.ip_at + 7, TTL)?;
-            }
-        }
-
+        turn_ethernet(frame)?;
         let udp_at = packet.transport_at;
-        swap16(frame, udp_at, udp_at + 2)?;
-        frame.put_be16(udp_at + 4, udp_len as u16)?;
-        frame.put_be16(udp_at + 6, 0)?;
+        let udp_len = self.frame_len() - udp_at;
+        match packet.family {
+            Family::V4 => turn_v4(frame, packet.ip_at, udp_len)?,
+            Family::V6 => turn_v6(frame, packet.ip_at, udp_len)?,
+        }
+        let ports = frame.ne32(udp_at)?;
+        // The checksum is zero until it is known.
+        let length = (udp_len as u16).swap_bytes() as u64;
+        frame.put_le64(udp_at, u32::from_le(ports).rotate_left(16) as u64 | length << 32)?;
         let pseudo_header = pseudo_header(frame, &packet, udp_len)?;
         let checksum = match checksum {
             Checksum::Partial => fold(pseudo_header),
@@ -229,8 +216,45 @@ impl Plan {
                 sum => sum,
             },
         };
-        frame.put_be16(udp_at + 6, checksum)
+        frame.put_be16(udp_at + 6, checksum.swap_bytes())
     }
+}
+
+/// Swaps the addresses of an Ethernet header.
+#[inline(always)]
+fn turn_ethernet<B: BytesMut + ?Sized>(frame: &mut B) -> Option<()> {
+    let [first, second] = frame.le64s(0)?;
+    let source = first >> 48 | (second & 0xffff_ffff) << 16;
+    frame.put_le64s(
+        0,
+        [source | first << 48, (first >> 16 & 0xffff_ffff) | second >> 32 << 32],
+    )
+}
+
+/// Turns an IPv4 header without options round, in front of a UDP datagram of this length.
+#[inline(always)]
+fn turn_v4<B: BytesMut + ?Sized>(frame: &mut B, at: usize, udp_len: usize) -> Option<()> {
+    let [first, second, third] = frame.le64s(at)?;
+    let length = ((IPV4_HEADER_LEN + udp_len) as u16).swap_bytes() as u64;
+    let first = first & !(0xffff << 16) | length << 16;
+    let (source, destination) = (second >> 32, third & 0xffff_ffff);
+    // TTL, protocol, and a checksum that is zero until it is known.
+    let second = TTL as u64 | second & 0xff00 | destination << 32;
+    let checksum = !fold(lanes(first) + lanes(second) + source);
+    frame.put_le64s(
+        at,
+        [first, second | (checksum as u64) << 16, source | third >> 32 << 32],
+    )
+}
+
+/// Turns an IPv6 header round, in front of a UDP datagram of this length.
+#[inline(always)]
+fn turn_v6<B: BytesMut + ?Sized>(frame: &mut B, at: usize, udp_len: usize) -> Option<()> {
+    let [first, a, b, c, d] = frame.le64s(at)?;
+    let length = (udp_len as u16).swap_bytes() as u64;
+    let next_header = first & 0xff << 48;
+    let first = first & 0xffff_ffff | length << 32 | next_header | (TTL as u64) << 56;
+    frame.put_le64s(at, [first, c, d, a, b])
 }
 
 /// The flags of the OPT record, if the first additional record is one. An OPT further back (behind what, nobody
@@ -266,51 +290,51 @@ fn write_edns<B: BytesMut + ?Sized>(frame: &mut B, at: usize, flags: u16, remark
     Some(())
 }
 
-#[inline(always)]
-fn swap32<B: BytesMut + ?Sized>(frame: &mut B, one: usize, other: usize) -> Option<()> {
-    let (first, second) = (frame.ne32(one)?, frame.ne32(other)?);
-    frame.put_ne32(one, second)?;
-    frame.put_ne32(other, first)
-}
-
-#[inline(always)]
-fn swap16<B: BytesMut + ?Sized>(frame: &mut B, one: usize, other: usize) -> Option<()> {
-    let (first, second) = (frame.be16(one)?, frame.be16(other)?);
-    frame.put_be16(one, second)?;
-    frame.put_be16(other, first)
-}
-
-/// The unfolded sum over the pseudo header of RFC 768 or RFC 8200 section 8.1, in 16-bit words of network order.
+/// The unfolded sum over the pseudo header of RFC 768 or RFC 8200 section 8.1: as [`sum`] adds.
 #[inline(always)]
 fn pseudo_header<B: Bytes + ?Sized>(frame: &B, packet: &Packet, udp_len: usize) -> Option<u64> {
-    let (source, destination) = packet.addresses(frame)?;
-    // The marker of a mapped IPv4 address is 0xffff, which is zero in ones' complement.
-    let mut total = udp_len as u64 + PROTOCOL_UDP as u64;
-    for word in 0..4 {
-        total += u32::from_be(source.0[word]) as u64 + u32::from_be(destination.0[word]) as u64;
-    }
-    Some(total)
+    let addresses = match packet.family {
+        Family::V4 => lanes(frame.le64(packet.ip_at + 12)?),
+        Family::V6 => {
+            let words: [u64; 4] = frame.le64s(packet.ip_at + 8)?;
+            words.into_iter().map(lanes).sum()
+        }
+    };
+    Some(addresses + PROTOCOL_UDP.swap_bytes() as u64 + (udp_len as u16).swap_bytes() as u64)
 }
 
-/// Adds `len` bytes from `at` on, as 32-bit words of network order, to an unfolded ones' complement sum.
+/// Adds `len` bytes from `at` on to an unfolded ones' complement sum, as 32-bit words of which the first byte is the least
+/// significant one: what comes of that is the sum with its bytes swapped (RFC 1071 section 2).
 #[inline(always)]
 fn sum<B: Bytes + ?Sized>(frame: &B, at: usize, len: usize, start: u64) -> Option<u64> {
     let mut total = start;
+    let blocks = len & 0x1f0;
     let mut done = 0;
-    for _ in 0..(UDP_HEADER_LEN + MAX_MESSAGE_LEN) / 4 {
-        if done + 4 > len {
+    let mut place = frame.cursor(at);
+    for _ in 0..(UDP_HEADER_LEN + MAX_MESSAGE_LEN) / 16 {
+        if done == blocks {
             break;
         }
-        total += u32::from_be(frame.ne32(at + done)?) as u64;
-        done += 4;
+        let [low, high] = place.le64s()?;
+        total += lanes(low) + lanes(high);
+        place = place.forward(16);
+        done += 16;
+    }
+    let mut at = at + blocks;
+    if len & 8 != 0 {
+        total += lanes(frame.le64(at)?);
+        at += 8;
+    }
+    if len & 4 != 0 {
+        total += u32::from_le(frame.ne32(at)?) as u64;
+        at += 4;
     }
     if len & 2 != 0 {
-        total += (frame.be16(at + done)? as u64) << 16;
-        done += 2;
+        total += frame.be16(at)?.swap_bytes() as u64;
+        at += 2;
     }
     if len & 1 != 0 {
-        let shift = if len & 2 != 0 { 8 } else { 24 };
-        total += (frame.u8(at + done)? as u64) << shift;
+        total += frame.u8(at)? as u64;
     }
     Some(total)
 }
@@ -318,12 +342,16 @@ fn sum<B: Bytes + ?Sized>(frame: &B, at: usize, len: usize, start: u64) -> Optio
 /// Folds a sum to 16 bits.
 #[inline(always)]
 pub(crate) const fn fold(total: u64) -> u16 {
-    let total = (total & 0xffff_ffff) + (total >> 32);
-    let total = (total & 0xffff_ffff) + (total >> 32);
-    let total = (total & 0xffff) + (total >> 16);
-    let total = (total & 0xffff) + (total >> 16);
-    let total = (total & 0xffff) + (total >> 16);
+    // Each half gets the other one added, and what is carried out of the lower one gets into the upper one.
+    let total = (total.wrapping_add(total.rotate_left(32)) >> 32) as u32;
+    let total = total.wrapping_add(total.rotate_left(16)) >> 16;
     total as u16
+}
+
+/// The sum of the two halves of eight bytes: as good as that of their four 16-bit words.
+#[inline(always)]
+pub(crate) const fn lanes(bytes: u64) -> u64 {
+    (bytes & 0xffff_ffff) + (bytes >> 32)
 }
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 //! The name is hashed over its wire form, sixteen bytes a step. DNS compares names without regard to ASCII case (RFC
 //! 4343); folding the wire form folds no length byte, because those are at most 63 and `A` is 65.
 
-use crate::{bytes::Bytes, question::Question};
+use crate::{
+    bytes::{Bytes, Cursor},
+    question::Question,
+};
 
 /// What whoever does not hold it cannot aim collisions without. Drawn once per boot.
 #[repr(transparent)]
@@ -79,29 +82,59 @@ impl Hashed {
     /// Hashes the question that lies in `packet`. `None` if the packet is shorter than the question says.
     #[inline(always)]
     pub fn read<B: Bytes + ?Sized>(packet: &B, question: &Question, secret: &Secret) -> Option<Self> {
-        let [first, second, third, fourth] = secret.0;
         let length = question.name_len;
-        let end = question.name_at + length;
+        let block = |at| packet.le64s(question.name_at + at);
+        let last = packet.le64s(question.name_at + length - 16)?;
+        let type_and_class = (question.qtype as u32) << 16 | question.qclass as u32;
+        Self::of(length, block, last, type_and_class, secret)
+    }
+
+    /// Hashes the question whose name is of this length and begins at a place, sixteen bytes or more behind the first byte
+    /// that can be read, and tells its type.
+    #[inline(always)]
+    pub fn read_at<C: Cursor>(name: C, length: usize, secret: &Secret) -> Option<(Self, u16)> {
+        let (last, type_and_class) = name.back(16).forward(length).le64s_and_ne32()?;
+        let type_and_class = u32::from_be(type_and_class);
+        let block = |at| name.forward(at).le64s();
+        let hashed = Self::of(length, block, last, type_and_class, secret)?;
+        Some((hashed, (type_and_class >> 16) as u16))
+    }
+
+    /// Hashes a name of this length by its blocks of sixteen bytes, of which `block` reads the one at an offset, and by its
+    /// last sixteen.
+    #[inline(always)]
+    fn of(
+        length: usize,
+        block: impl Fn(usize) -> Option<[u64; 2]>,
+        [mut low, mut high]: [u64; 2],
+        type_and_class: u32,
+        secret: &Secret,
+    ) -> Option<Self> {
+        let [first, second, third, fourth] = secret.0;
         let mut hash = first;
         let mut capitals = 0;
-        for block in 0..15 {
-            if (block + 1) * 16 > length {
+        // All bits of what is compared are known where the loop ends, and the length stays what it was: verifiers before
+        // Linux 6.2 would check all that follows once for each number of blocks, had it been compared itself.
+        let blocks = length & 0xf0;
+        let mut is_short = true;
+        for number in 0..15 {
+            if number * 16 == blocks {
                 break;
             }
-            let [one, other] = folded(packet.le64s(question.name_at + block * 16)?, &mut capitals);
+            let [one, other] = folded(block(number * 16)?, &mut capitals);
             hash = secret.mix(one ^ second, other ^ hash);
+            is_short = false;
         }
         // The last sixteen bytes end where the name ends, and wait for nothing that came before. They overlap the last
         // block, and for a short name they reach back into the twenty bytes of UDP and DNS header in front of it: those
         // are shifted out.
-        let [mut low, mut high] = packet.le64s(end - 16)?;
-        if length < 16 {
+        if is_short {
             high >>= 8_usize.saturating_sub(length) * 8;
             low = low.unbounded_shr(16_usize.saturating_sub(length) as u32 * 8);
         }
         let [low, high] = folded([low, high], &mut capitals);
         let last = secret.mix(low ^ third, high ^ fourth);
-        let rest = (length as u64) << 32 | (question.qtype as u64) << 16 | question.qclass as u64;
+        let rest = (length as u64) << 32 | type_and_class as u64;
         hash = secret.mix(hash ^ last.rotate_left(32) ^ third, rest ^ fourth);
         Some(Self {
             key: Key(hash | 1),
@@ -273,6 +306,23 @@ mod tests {
             let hashed = Hashed::read(packet.as_slice(), &question, &SECRET).unwrap();
             prop_assert_eq!(hashed.plain, !name.iter().any(u8::is_ascii_uppercase));
             prop_assert_eq!(Hashed::from_number(hashed.number()), Some(hashed));
+        }
+
+        #[test]
+        fn a_question_is_hashed_at_a_place_as_it_is_at_an_offset(
+            name in proptest::collection::vec(any::<u8>(), 1..256),
+            type_and_class: [u8; 4],
+        ) {
+            let mut packet = std::vec![b'X'; 20];
+            packet.extend_from_slice(&name);
+            packet.extend_from_slice(&type_and_class);
+            let [qtype, qclass] = [0, 2].map(|at| u16::from_be_bytes([type_and_class[at], type_and_class[at + 1]]));
+            let question = Question { name_at: 20, name_len: name.len(), qtype, qclass };
+            let packet = packet.as_slice();
+            let expected = Hashed::read(packet, &question, &SECRET).map(|hashed| (hashed, qtype));
+            prop_assert_eq!(Hashed::read_at(packet.cursor(0).forward(20), name.len(), &SECRET), expected);
+            let short = &packet[..packet.len() - 1];
+            prop_assert_eq!(Hashed::read_at(short.cursor(0).forward(20), name.len(), &SECRET), None);
         }
 
         #[test]

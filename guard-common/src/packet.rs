@@ -30,6 +30,10 @@ const MAX_EXTENSION_HEADERS: usize = 4;
 /// In the first eight bytes of an IPv4 header, the first byte least significant: more fragments to come, or an offset into a
 /// datagram that began elsewhere (RFC 791 section 3.1).
 const FRAGMENT_V4: u64 = 0xff3f << 48;
+/// Type and first byte, the first one least significant, of IPv4 with five words of header.
+const PLAIN_V4: u32 = 0x45 << 16 | ETHERTYPE_IPV4.swap_bytes() as u32;
+/// Of IPv6: of the first byte only the upper half counts.
+const PLAIN_V6: u32 = 0x60 << 16 | ETHERTYPE_IPV6.swap_bytes() as u32;
 
 const TCP_SYN: u8 = 0x02;
 const TCP_ACK: u8 = 0x10;
@@ -91,8 +95,10 @@ pub enum Stop {
 pub enum Glance {
     /// It is nothing that could be DNS.
     Other,
-    /// It is UDP or TCP, with these ports: the source's in the upper half.
-    Ports(u32),
+    /// It is a segment with these ports: the source's in the upper half.
+    Segment(u32),
+    /// It is a datagram with these ports, whose headers have neither options nor extensions.
+    Datagram(Family, u32),
     /// Only a walk tells.
     Unclear,
 }
@@ -100,32 +106,51 @@ pub enum Glance {
 /// Tells in a few steps what most frames are. A walk says the same.
 #[inline(always)]
 pub fn glance<B: Bytes + ?Sized>(frame: &B) -> Glance {
-    let Some(ethertype) = frame.be16(EthHdr::LEN - 2) else {
-        return Glance::Other;
+    // From the last four bytes of a source address on: up to the ports over IPv4.
+    let Some([first, second, _, last]) = frame.le64s_from::<8, 4>() else {
+        return Glance::Unclear;
     };
-    let (protocol, ports_at) = match ethertype {
-        ETHERTYPE_IPV4 => match frame.le64s(EthHdr::LEN) {
-            // Version 4, five words of header, no fragment.
-            Some([first, second]) if first & (FRAGMENT_V4 | 0xff) == 0x45 => {
-                ((second >> 8) as u8, EthHdr::LEN + Ipv4Hdr::LEN)
-            }
-            _ => return Glance::Unclear,
-        },
-        ETHERTYPE_IPV6 => match frame.le64(EthHdr::LEN) {
-            Some(first) if first as u8 >> 4 == 6 => ((first >> 48) as u8, EthHdr::LEN + Ipv6Hdr::LEN),
-            _ => return Glance::Unclear,
-        },
-        ETHERTYPE_8021Q | ETHERTYPE_8021AD => return Glance::Unclear,
-        _ => return Glance::Other,
-    };
-    if protocol == PROTOCOL_UDP || protocol == PROTOCOL_TCP {
-        return frame
-            .ne32(ports_at)
-            .map_or(Glance::Unclear, |ports| Glance::Ports(u32::from_be(ports)));
+    // The type, and the first byte of what follows it.
+    let kind = (first >> 32) as u32;
+    if kind & 0x00ff_ffff == PLAIN_V4 {
+        let ports = (last >> 16) as u32;
+        // The protocol, and whether it is a fragment, in one look.
+        let protocol = second & (FRAGMENT_V4 >> 16 | 0xff << 56);
+        if protocol == (PROTOCOL_UDP as u64) << 56 {
+            return Glance::Datagram(Family::V4, ports.swap_bytes());
+        }
+        if protocol & 0xff << 56 != protocol {
+            return Glance::Unclear;
+        }
+        return Glance::of(Family::V4, (protocol >> 56) as u8, ports);
     }
-    match protocol {
-        PROTOCOL_HOP_BY_HOP | PROTOCOL_ROUTING | PROTOCOL_FRAGMENT | PROTOCOL_DESTINATION_OPTIONS => Glance::Unclear,
+    if kind & 0x00f0_ffff == PLAIN_V6 {
+        let Some([ports]) = frame.le64s_from::<{ EthHdr::LEN + Ipv6Hdr::LEN }, 1>() else {
+            return Glance::Unclear;
+        };
+        return Glance::of(Family::V6, (second >> 32) as u8, ports as u32);
+    }
+    match (kind as u16).swap_bytes() {
+        ETHERTYPE_IPV4 | ETHERTYPE_IPV6 | ETHERTYPE_8021Q | ETHERTYPE_8021AD => Glance::Unclear,
         _ => Glance::Other,
+    }
+}
+
+impl Glance {
+    /// What a header without options or extensions leads to; `ports` are the four bytes behind it, the first one least
+    /// significant.
+    #[inline(always)]
+    fn of(family: Family, protocol: u8, ports: u32) -> Self {
+        if protocol == PROTOCOL_UDP {
+            return Self::Datagram(family, ports.swap_bytes());
+        }
+        if protocol == PROTOCOL_TCP {
+            return Self::Segment(ports.swap_bytes());
+        }
+        match protocol {
+            PROTOCOL_HOP_BY_HOP | PROTOCOL_ROUTING | PROTOCOL_FRAGMENT | PROTOCOL_DESTINATION_OPTIONS => Self::Unclear,
+            _ => Self::Other,
+        }
     }
 }
 

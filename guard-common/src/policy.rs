@@ -401,6 +401,10 @@ impl Control {
     #[inline(always)]
     pub const fn has_port(&self, port: u16) -> bool {
         const ONES: u64 = 0x0001_0001_0001_0001;
+        // Mostly there is one, or this is the last.
+        if port == self.ports as u16 {
+            return true;
+        }
         let others = self.ports ^ ((port as u64) * ONES);
         // Whether one of the four is zero.
         others.wrapping_sub(ONES) & !others & (ONES << 15) != 0

@@ -2,7 +2,7 @@
 //!
 //! The name is walked by its labels and not copied. What the walk does not accept is passed and counted by kind.
 
-use crate::bytes::Bytes;
+use crate::bytes::{Bytes, Cursor};
 
 /// Bytes of a DNS header.
 pub const HEADER_LEN: usize = 12;
@@ -190,6 +190,25 @@ pub fn name_len<B: Bytes + ?Sized>(frame: &B, name_at: usize) -> Result<usize, U
         }
     }
     Err(Unreadable::Name)
+}
+
+/// The bytes of the wire name at a place, its root label included. `None` if it is none, or longer than what can be read.
+#[inline(always)]
+pub fn name_len_at<C: Cursor>(name: C) -> Option<usize> {
+    let mut at = name;
+    for _ in 0..MAX_LABELS {
+        let label = at.u8()?;
+        at = at.forward(1);
+        if label == 0 {
+            let length = at.since(name);
+            return (length <= MAX_NAME_LEN).then_some(length);
+        }
+        if label > MAX_LABEL_LEN {
+            return None;
+        }
+        at = at.forward(label as usize);
+    }
+    None
 }
 
 /// What a walk over a wire name finds: its bytes in the lowest byte, and above it, label by label from the right, where

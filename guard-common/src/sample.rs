@@ -108,7 +108,7 @@ impl Sample {
 
 /// Decides which queries are shown, on one CPU.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sampler {
     window: u32,
     taken: u32,
@@ -121,9 +121,29 @@ impl Sampler {
     /// Draws a number; `digest` is a keyed one of the query.
     #[inline(always)]
     pub const fn random(&mut self, digest: u64) -> u32 {
+        let (random, state) = self.foresee(digest);
+        self.random = state;
+        random
+    }
+
+    /// What [`Sampler::random`] would draw now, and the state of the generator after it.
+    #[inline(always)]
+    pub const fn foresee(&self, digest: u64) -> (u32, u32) {
         // Numerical Recipes, 3rd edition, section 7.1.
-        self.random = self.random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (self.random >> 7) ^ digest as u32
+        let state = self.random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        ((state >> 7) ^ digest as u32, state)
+    }
+
+    /// Puts the generator into a state that was foreseen: all that is left of a query that [`Sampler::skips`].
+    #[inline(always)]
+    pub const fn skip_to(&mut self, state: u32) {
+        self.random = state;
+    }
+
+    /// Whether a query for which this number is drawn is not shown, and changes nothing else.
+    #[inline(always)]
+    pub const fn skips(&self, now: Ticks, random: u32) -> bool {
+        now.0 >> WINDOW_SHIFT == self.window && random & ((1 << (self.shift & 31)) - 1) != 0
     }
 
     /// Whether one more query is shown, and how many it stands for. `quota` of them are taken in a window; for each
@@ -200,6 +220,28 @@ mod tests {
             let off = weight.abs_diff(4 * per_second) as f64 / (4 * per_second) as f64;
             assert!(off < 0.1, "{weight} for 4 x {per_second}");
         }
+    }
+
+    #[test]
+    fn what_skips_is_not_shown_and_leaves_nothing_but_the_generator() {
+        let mut sampler = Sampler::default();
+        let (mut skipped, mut others) = (0, 0);
+        for query in 0..200_000_u64 {
+            let now = Ticks((query / 50) as u32);
+            let (random, state) = sampler.foresee(query);
+            let mut drawn = sampler;
+            assert_eq!(drawn.random(query), random);
+            let weight = drawn.draw(now, 8, || random);
+            if sampler.skips(now, random) {
+                sampler.skip_to(state);
+                assert_eq!((weight, drawn), (None, sampler));
+                skipped += 1;
+            } else {
+                sampler = drawn;
+                others += 1;
+            }
+        }
+        assert!(skipped > 100_000 && others > 1_000, "{skipped} and {others}");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! All of it works on the wire form, eight bytes at a time. Length bytes are at most 63 and never look like letters.
 
 use crate::{
-    answer::fold,
+    answer::{fold, lanes},
     bytes::{Bytes, BytesMut},
     key::{Key, Secret, fold_case},
 };
@@ -246,12 +246,6 @@ const fn letters_of(bytes: u64) -> u64 {
 #[inline(always)]
 const fn ones(cases: u64) -> u32 {
     ((cases >> 5).wrapping_mul(0x0101_0101_0101_0101) >> 56) as u32
-}
-
-/// The sum of the four 16-bit words of eight bytes.
-#[inline(always)]
-const fn lanes(bytes: u64) -> u64 {
-    (bytes & 0xffff_ffff) + (bytes >> 32)
 }
 
 #[cfg(test)]

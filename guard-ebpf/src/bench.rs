@@ -35,11 +35,6 @@ const PLAIN_SHIFT: u32 = 31;
 /// The place of what is pending, which is no packet's sighting.
 const PENDING_PLACE: u32 = 0;
 
-/// The bit above a row's number that says that nothing is charged: it is only asked whether the meter is known to be empty.
-const ONLY_ASKS: u32 = 1 << 31;
-/// The bit above a kind of sample that says that what is shown is not drawn yet.
-const IF_UNSEEN: u32 = 1 << 8;
-
 /// What the functions below return of a query: that it passes, that it is shed, or that it would be.
 const PASSES: u32 = 0;
 const SHEDS: u32 = 1;
@@ -129,12 +124,6 @@ pub(crate) fn nonce() -> u32 {
 #[inline(always)]
 pub(crate) fn settle(flow: u64) -> Settled {
     Settled::from_number(judge_settle(flow))
-}
-
-/// What is known of the flow of a query that may end here: the number of a [`Sighting`]. Nothing is put down.
-#[inline(always)]
-pub(crate) fn glimpse(flow: u64, place: Place, now: Ticks, rapid_ticks: u32) -> u32 {
-    judge_glimpse(flow, place.number(), now.0, rapid_ticks)
 }
 
 /// Puts down the flow of the query on the desk, which does not end here.
@@ -237,8 +226,8 @@ pub(crate) fn exceeds_row_of_key(desk: &mut Desk) -> bool {
 pub(crate) struct Charged {
     /// Packets on the wire, at most 65,535.
     pub(crate) packets: u32,
-    /// Queries that it stands for, if it is shown to the agent; else 0.
-    pub(crate) weight: u32,
+    /// The interface.
+    pub(crate) ifindex: u32,
     /// The number of a [`Sighting`].
     pub(crate) sighting: u32,
     /// Whether it leaves.
@@ -248,11 +237,11 @@ pub(crate) struct Charged {
 }
 
 impl Charged {
-    /// `[weight 32 | packets 16 | sighting 8 | 0 6 | egress 1 | slot 1]`, from the highest bit down.
+    /// `[ifindex 32 | packets 16 | sighting 8 | 0 6 | egress 1 | slot 1]`, from the highest bit down.
     #[inline(always)]
     const fn pack(&self) -> u64 {
         let rest = self.packets << 16 | self.sighting << 8 | (self.egress as u32) << 1 | self.slot & 1;
-        (self.weight as u64) << 32 | rest as u64
+        (self.ifindex as u64) << 32 | rest as u64
     }
 
     #[inline(always)]
@@ -260,7 +249,7 @@ impl Charged {
         let rest = number as u32;
         Self {
             packets: rest >> 16,
-            weight: (number >> 32) as u32,
+            ifindex: (number >> 32) as u32,
             sighting: rest >> 8 & 0xff,
             egress: rest & 2 != 0,
             slot: rest & 1,
@@ -271,8 +260,8 @@ impl Charged {
 /// Whether the only budget, which limits every question, is known to have no room for this one, which is then dropped
 /// without the agent being shown it: all of that is done. Nothing has changed if not.
 #[inline(always)]
-pub(crate) fn ends_over(key: Key, flow: u64, now_ns: u64, charged: &Charged, ifindex: u32) -> bool {
-    judge_over(key.0, flow, now_ns, charged.pack(), ifindex) == 1
+pub(crate) fn ends_over(key: Key, flow: u64, now_ns: u64, charged: &Charged, control: &Control) -> bool {
+    judge_over(key.0, flow, now_ns, charged.pack(), control) == 1
 }
 
 /// Whether what is shed is dropped without the agent being shown it; then the draw is done.
@@ -281,7 +270,13 @@ pub(crate) fn drops_unseen(policy: &Policy, shed: &Shed, now_ns: u64, flow: u64)
     if shed.observes || !matches!((policy.mode(), shed.action), (Mode::Enforce, Action::Drop)) {
         return false;
     }
-    judge_draw(Kind::Shed as u32 | IF_UNSEEN, Ticks::from_ns(now_ns).0, flow) == 0
+    match Draft::new(Kind::Shed, Ticks::from_ns(now_ns), flow) {
+        Some(draft) if draft.skips => {
+            draft.skip();
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Whether what lies on the desk, which a budget sheds, ends so.
@@ -313,37 +308,51 @@ pub(crate) fn draw(kind: Kind, case: &Case) -> u32 {
 
 /// A draw that is not done yet.
 pub(crate) struct Draft {
-    /// Queries that the drawn one stands for, if it is shown; else 0.
-    pub(crate) weight: u32,
+    /// Whether the query is not shown, and changes nothing else for those that come after it.
+    pub(crate) skips: bool,
     /// What it was drawn with.
     pub(crate) random: u32,
-    sampler: Sampler,
+    kind: Kind,
+    now: Ticks,
+    flow: u64,
+    state: u32,
     here: *mut Sampler,
 }
 
 impl Draft {
     /// Draws in line, with nothing changed yet.
     #[inline(always)]
-    pub(crate) fn new(kind: Kind, now: Ticks, flow: u64, quota: u32) -> Option<Self> {
+    pub(crate) fn new(kind: Kind, now: Ticks, flow: u64) -> Option<Self> {
         let here = SAMPLERS.get_ptr_mut(kind as u32 & 1)?;
         // SAFETY: a live slot of this CPU.
-        let mut sampler = unsafe { *here };
-        let random = sampler.random(flow);
-        let weight = sampler.draw(now, quota, || random).unwrap_or(0);
+        let sampler = unsafe { &*here };
+        let (random, state) = sampler.foresee(flow);
         Some(Self {
-            weight,
+            skips: sampler.skips(now, random),
             random,
-            sampler,
+            kind,
+            now,
+            flow,
+            state,
             here,
         })
     }
 
-    /// Has it count; what came of it.
+    /// Has it count: 0, or how many queries the drawn one stands for.
     #[inline(always)]
     pub(crate) fn done(self) -> u32 {
+        if self.skips {
+            self.skip();
+            return 0;
+        }
+        judge_draw(self.kind as u32, self.now.0, self.flow)
+    }
+
+    /// Has it count, where it skips.
+    #[inline(always)]
+    fn skip(self) {
         // SAFETY: a live slot of this CPU.
-        unsafe { *self.here = self.sampler };
-        self.weight
+        unsafe { (*self.here).skip_to(self.state) };
     }
 }
 
@@ -871,9 +880,10 @@ extern "C" fn judge_tag(case: *const Case, index: u32) -> u64 {
 /// Whether a query ends because the only budget is known to be empty, as [`ends_over`] says.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn judge_over(key: u64, flow: u64, now_ns: u64, charged: u64, ifindex: u32) -> u32 {
+extern "C" fn judge_over(key: u64, flow: u64, now_ns: u64, charged: u64, control: *const Control) -> u32 {
     let charged = Charged::unpack(charged);
-    let (Some(control), Some(policy)) = (CONTROL.get(0), policy(charged.slot)) else {
+    // SAFETY: the callers pass references; the verifier wants the check for null.
+    let (Some(control), Some(policy)) = (unsafe { control.as_ref() }, policy(charged.slot)) else {
         return 0;
     };
     let Some(row) = policy
@@ -885,15 +895,17 @@ extern "C" fn judge_over(key: u64, flow: u64, now_ns: u64, charged: u64, ifindex
     let Some(tag) = row.tag_of_key(Key(key), charged.egress, &control.secret) else {
         return 0;
     };
-    if charged.weight != 0
-        || judge_meter(tag, ONLY_ASKS, now_ns, charged.packets, charged.slot) == 1
-        || !drops_unseen(policy, &by_row(0, row), now_ns, flow)
-    {
+    let Some(line) = METERS.get_ptr_mut(meter_line(tag)) else {
+        return 0;
+    };
+    // SAFETY: a live slot of the array, each word of which is read whole.
+    let is_empty = unsafe { (*line).is_known_empty(tag, &row.rate, now_ns, charged.packets) };
+    if !is_empty || !drops_unseen(policy, &by_row(0, row), now_ns, flow) {
         return 0;
     }
     count_row(policy, 0, false);
     settle_if_known(flow, charged.sighting);
-    DeviceCounters::count_action_on(ifindex, Verdict::Drop, Reason::Budget);
+    DeviceCounters::count_action_on(charged.ifindex, Verdict::Drop, Reason::Budget);
     1
 }
 
@@ -901,7 +913,7 @@ extern "C" fn judge_over(key: u64, flow: u64, now_ns: u64, charged: u64, ifindex
 #[inline(never)]
 extern "C" fn judge_meter(tag: u64, index: u32, now_ns: u64, packets: u32, slot: u32) -> u32 {
     let Some(policy) = policy(slot) else { return 1 };
-    let Some(row) = policy.row(index & !ONLY_ASKS) else {
+    let Some(row) = policy.row(index) else {
         return 1;
     };
     let Some(line) = METERS.get_ptr_mut(meter_line(tag)) else {
@@ -913,9 +925,6 @@ extern "C" fn judge_meter(tag: u64, index: u32, now_ns: u64, packets: u32, slot:
     unsafe {
         if (*line).is_known_empty(tag, &rate, now_ns, packets) {
             return 0;
-        }
-        if index & ONLY_ASKS != 0 {
-            return 1;
         }
         bpf_spin_lock((&raw mut (*line).lock).cast());
         let within = (*line).charge(tag, &rate, now_ns, packets);
@@ -1040,12 +1049,16 @@ extern "C" fn judge_pending(flow: u64, now: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn judge_draw(kind: u32, now: u32, flow: u64) -> u32 {
-    let Some(control) = CONTROL.get(0) else { return 0 };
-    match Draft::new(Kind::from_u8(kind as u8), Ticks(now), flow, control.sample_quota) {
-        Some(draft) if kind & IF_UNSEEN != 0 && draft.weight != 0 => draft.weight,
-        Some(draft) => draft.done(),
-        None => 0,
-    }
+    let (Some(control), Some(here)) = (CONTROL.get(0), SAMPLERS.get_ptr_mut(Kind::from_u8(kind as u8) as u32)) else {
+        return 0;
+    };
+    // SAFETY: a live slot of this CPU.
+    let mut sampler = unsafe { *here };
+    let random = sampler.random(flow);
+    let weight = sampler.draw(Ticks(now), control.sample_quota, || random);
+    // SAFETY: as above.
+    unsafe { *here = sampler };
+    weight.unwrap_or(0)
 }
 
 #[unsafe(no_mangle)]
@@ -1058,18 +1071,6 @@ extern "C" fn judge_sight(flow: u64, place: u32, now: u32, rapid_ticks: u32) -> 
     unsafe {
         let plain = place >> PLAIN_SHIFT != 0;
         (*line).sight(flow as u32, Place::from_number(place), plain, Ticks(now), rapid_ticks) as u32
-    }
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn judge_glimpse(flow: u64, place: u32, now: u32, rapid_ticks: u32) -> u32 {
-    match FLOWS.get_ptr_mut(flow_line(flow)) {
-        // SAFETY: as above.
-        Some(line) => unsafe {
-            (*line).glimpse(flow as u32, Place::from_number(place), Ticks(now), rapid_ticks) as u32
-        },
-        None => Sighting::New as u32,
     }
 }
 

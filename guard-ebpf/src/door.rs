@@ -3,7 +3,7 @@
 use guard_common::{
     answer::Checksum,
     budget::Service,
-    case::Case,
+    case::{Case, NAMESPACE_SHIFT},
     key::Hashed,
     marks::Found,
     packet::{Family, Packet, Transport},
@@ -45,6 +45,13 @@ pub(crate) trait Door {
         self.ifindex() | namespace()
     }
 
+    /// The number of the network namespace, which the verifier knows: what is done for none but the agent's own, or for none
+    /// but the others, it takes out.
+    #[inline(always)]
+    fn namespace(&self) -> u32 {
+        namespace() >> NAMESPACE_SHIFT
+    }
+
     /// Packets on the wire: a GSO packet is several.
     fn packets(&self) -> u32;
 
@@ -67,7 +74,7 @@ pub(crate) trait Door {
     const DROP: u32;
 
     /// `short::pass` behind a function call.
-    fn pass_short(&self, control: &Control) -> u32;
+    fn pass_short(&self, control: &Control, family: u32) -> u32;
 
     /// `short::charge` behind a function call.
     fn charge_short(&self, passed: u32) -> u32;

@@ -38,9 +38,16 @@ pub(crate) fn look<D: Door>(door: &D) -> u32 {
     match glance(&door.frame()) {
         Glance::Other => D::PASS,
         Glance::Unclear => door.walk(short::LEFT),
-        Glance::Ports(ports) => match CONTROL.get(0) {
+        Glance::Segment(ports) => match CONTROL.get(0) {
+            Some(control) if control.may_be_dns((ports >> 16) as u16, ports as u16) => door.walk(short::LEFT),
+            _ => D::PASS,
+        },
+        Glance::Datagram(family, ports) => match CONTROL.get(0) {
             Some(control) if control.may_be_dns((ports >> 16) as u16, ports as u16) => {
-                let mut passed = door.pass_short(control);
+                let mut passed = door.pass_short(control, family as u32);
+                if passed == short::PASSED {
+                    return D::PASS;
+                }
                 if passed & short::CHARGED != 0 {
                     passed = door.charge_short(passed);
                 }

@@ -2,6 +2,8 @@
 //!
 //! Such a function takes and returns numbers. Each hook has its own set, because a function knows its context by type.
 
+use core::arch::asm;
+
 use guard_common::{
     case::Case,
     key::Hashed,
@@ -153,6 +155,25 @@ pub(crate) fn respell(frame: &mut Frame, desk: *mut Desk, found: u64, word: u32)
     };
     let name = desk.case.name();
     said(desk.change.add(frame, name, word as usize & (WORDS - 1), how, secret))
+}
+
+/// A number that a function returns where it gives up. The optimiser would put a constant into a register ahead of each
+/// way that leads there.
+#[inline(always)]
+pub(crate) fn late<const NUMBER: u32>() -> u32 {
+    let number: u64;
+    // SAFETY: a constant.
+    unsafe { asm!("{0} = {1} ll", out(reg) number, const NUMBER, options(nomem, nostack)) };
+    number as u32
+}
+
+/// 1 of what was done, 0 of what was not.
+#[inline(always)]
+pub(crate) fn done(done: Option<()>) -> u32 {
+    match done {
+        Some(()) => 1,
+        None => late::<0>(),
+    }
 }
 
 /// Takes the steps over the words of a name, one after the other. False if one fails.

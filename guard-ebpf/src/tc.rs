@@ -138,11 +138,11 @@ impl<const EGRESS: bool> Door for TcDoor<EGRESS> {
     }
 
     #[inline(always)]
-    fn pass_short(&self, control: &Control) -> u32 {
+    fn pass_short(&self, control: &Control, family: u32) -> u32 {
         if EGRESS {
-            tc_pass_short_out(self.0, control)
+            tc_pass_short_out(self.0, control, family)
         } else {
-            tc_pass_short_in(self.0, control)
+            tc_pass_short_in(self.0, control, family)
         }
     }
 
@@ -272,8 +272,8 @@ impl<const EGRESS: bool> TcDoor<EGRESS> {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tc_pass_short_in(context: *mut __sk_buff, control: *const Control) -> u32 {
-    short::pass(&TcDoor::<false>(context), control)
+extern "C" fn tc_pass_short_in(context: *mut __sk_buff, control: *const Control, family: u32) -> u32 {
+    short::pass(&TcDoor::<false>(context), control, family)
 }
 
 #[unsafe(no_mangle)]
@@ -284,8 +284,8 @@ extern "C" fn tc_walk_in(context: *mut __sk_buff, passed: u32) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tc_pass_short_out(context: *mut __sk_buff, control: *const Control) -> u32 {
-    short::pass(&TcDoor::<true>(context), control)
+extern "C" fn tc_pass_short_out(context: *mut __sk_buff, control: *const Control, family: u32) -> u32 {
+    short::pass(&TcDoor::<true>(context), control, family)
 }
 
 #[unsafe(no_mangle)]
@@ -415,7 +415,7 @@ extern "C" fn tc_link(context: *mut __sk_buff, slot: u32) -> u32 {
 extern "C" fn tc_answer(context: *mut __sk_buff, offsets: u64, remark: u32) -> u32 {
     let door = TcDoor::<false>(context);
     let plan = dns::plan(&door, Headers { offsets, ports: 0 }, remark);
-    plan.and_then(|plan| door.write(&plan)).is_some() as u32
+    step::done(plan.and_then(|plan| door.write(&plan)))
 }
 
 /// The same for one that took the short way.
@@ -424,7 +424,7 @@ extern "C" fn tc_answer(context: *mut __sk_buff, offsets: u64, remark: u32) -> u
 extern "C" fn tc_answer_short(context: *mut __sk_buff, answered: u32) -> u32 {
     let door = TcDoor::<false>(context);
     let plan = dns::plan_short(&door, Answered::unpack(answered));
-    plan.and_then(|plan| door.write(&plan)).is_some() as u32
+    step::done(plan.and_then(|plan| door.write(&plan)))
 }
 
 #[unsafe(no_mangle)]

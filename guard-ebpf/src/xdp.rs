@@ -105,8 +105,8 @@ impl Door for XdpDoor {
     }
 
     #[inline(always)]
-    fn pass_short(&self, control: &Control) -> u32 {
-        xdp_pass_short(self.0, control)
+    fn pass_short(&self, control: &Control, family: u32) -> u32 {
+        xdp_pass_short(self.0, control, family)
     }
 
     #[inline(always)]
@@ -211,8 +211,8 @@ impl XdpDoor {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn xdp_pass_short(context: *mut xdp_md, control: *const Control) -> u32 {
-    short::pass(&XdpDoor(context), control)
+extern "C" fn xdp_pass_short(context: *mut xdp_md, control: *const Control, family: u32) -> u32 {
+    short::pass(&XdpDoor(context), control, family)
 }
 
 #[unsafe(no_mangle)]
@@ -335,7 +335,7 @@ extern "C" fn xdp_key(context: *mut xdp_md, question: u64) -> u64 {
 extern "C" fn xdp_answer(context: *mut xdp_md, offsets: u64, remark: u32) -> u32 {
     let door = XdpDoor(context);
     let plan = dns::plan(&door, Headers { offsets, ports: 0 }, remark);
-    plan.and_then(|plan| door.write(&plan)).is_some() as u32
+    step::done(plan.and_then(|plan| door.write(&plan)))
 }
 
 /// The same for one that took the short way.
@@ -344,7 +344,7 @@ extern "C" fn xdp_answer(context: *mut xdp_md, offsets: u64, remark: u32) -> u32
 extern "C" fn xdp_answer_short(context: *mut xdp_md, answered: u32) -> u32 {
     let door = XdpDoor(context);
     let plan = dns::plan_short(&door, Answered::unpack(answered));
-    plan.and_then(|plan| door.write(&plan)).is_some() as u32
+    step::done(plan.and_then(|plan| door.write(&plan)))
 }
 
 #[unsafe(no_mangle)]

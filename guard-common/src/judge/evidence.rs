@@ -307,11 +307,8 @@ impl KeyState {
     /// Whether a hop goes to the only server which has been asked.
     #[inline(always)]
     pub(super) fn goes_there_again(&self, hop: &Hop) -> bool {
-        let index = self.last.index() as usize;
-        index < RUNGS
-            && self.ladder.is_asked(index) != 0
-            && self.ladder.is_one_asked()
-            && self.rungs[index & (RUNGS - 1)].is_of(hop)
+        let index = self.last.index();
+        self.ladder.is_asked_alone(index) && self.rungs[index as usize & (RUNGS - 1)].is_of(hop)
     }
 
     /// Whether a hop goes to the first server that is remembered, or none is.
@@ -404,6 +401,12 @@ impl Ladder {
     pub(super) const fn is_one_asked(self) -> bool {
         let asked = self.0 >> RUNGS;
         asked & asked.wrapping_sub(1) == 0
+    }
+
+    /// Whether that on this rung has been asked, and no other.
+    #[inline(always)]
+    const fn is_asked_alone(self, index: u8) -> bool {
+        (self.0 >> RUNGS) as u32 == 1 << (index & 31)
     }
 
     /// The first rung that is not taken, else the first of those that were not asked, else [`NO_RUNG`].

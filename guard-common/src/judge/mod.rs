@@ -204,11 +204,12 @@ pub struct KeyState {
     /// Queries held since the breaker opened; while a mark is out, what carries it looks like.
     count: u32,
     hops: u16,
-    recirculated: u8,
-    phase: u8,
     /// How often the hold was doubled; while a mark is out, how often it came back.
     level: u8,
     ladder: evidence::Ladder,
+    recirculated: u8,
+    scores: evidence::Scores,
+    phase: u8,
     /// Where the last hop went.
     last: evidence::Position,
     evidence: u8,
@@ -216,7 +217,6 @@ pub struct KeyState {
     /// marked query has been to, and above them the last of them.
     visited: u8,
     flags: u8,
-    scores: evidence::Scores,
     /// Bits of evidence that the mark has brought.
     bits: u8,
     /// Hops that came back without the mark since it is out.

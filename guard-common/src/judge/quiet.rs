@@ -102,9 +102,10 @@ impl KeyState {
     /// Whether nothing speaks against the key, and a further hop would not alone.
     #[inline(always)]
     fn is_quiet(&self, hop: &Hop) -> bool {
-        let scores = self.scores.pace | self.scores.echo | self.scores.ladder;
-        let says = self.phase | self.recirculated | scores;
-        says == breaker::CLOSED && !(hop.same_host && self.hops >= mark::SUSPICIOUS_HOPS_TO_ONE - 1)
+        let evidence::Scores { pace, echo, ladder } = self.scores;
+        // Four bytes that lie side by side.
+        let says = u32::from_ne_bytes([self.recirculated, pace, echo, ladder]);
+        says == 0 && self.phase == breaker::CLOSED && !(hop.same_host && self.hops >= mark::SUSPICIOUS_HOPS_TO_ONE - 1)
     }
 
     /// Whether hops of it count that nobody has answered.

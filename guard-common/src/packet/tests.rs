@@ -291,6 +291,55 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4_096, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
+    fn a_glance_tells_what_a_walk_tells(
+        rest in prop::collection::vec(any::<u8>(), 0..80),
+        ethertype in prop::sample::select(vec![0x0800_u16, 0x86dd, 0x8100, 0x88a8, 0x0806, 0x0060]),
+        first in prop::sample::select(vec![0x45_u8, 0x44, 0x46, 0x60, 0x6f, 0x00]),
+        protocol in prop::sample::select(vec![17_u8, 6, 1, 58, 0, 43, 44, 60]),
+        fragment in prop::sample::select(vec![0_u16, 0x4000, 0x2000, 0x0001, 0x1fff]),
+    ) {
+        let mut frame = vec![2; 12];
+        frame.extend_from_slice(&ethertype.to_be_bytes());
+        frame.extend_from_slice(&rest);
+        let mut put = |at: usize, bytes: &[u8]| {
+            if let Some(place) = frame.get_mut(at..at + bytes.len()) {
+                place.copy_from_slice(bytes);
+            }
+        };
+        put(14, &[first]);
+        if ethertype == 0x0800 {
+            put(20, &fragment.to_be_bytes());
+            put(23, &[protocol]);
+        } else {
+            put(20, &[protocol]);
+        }
+        let ports_of = |packet: Packet| u32::from(packet.source_port) << 16 | u32::from(packet.destination_port);
+        match glance(frame.as_slice()) {
+            Glance::Unclear => {}
+            Glance::Other => prop_assert_eq!(walk(&frame), Err(Stop::Other)),
+            Glance::Segment(ports) => {
+                let packet = walk(&frame).unwrap();
+                prop_assert_eq!((packet.transport, ports_of(packet)), (Transport::Tcp, ports));
+            }
+            Glance::Datagram(family, ports) => {
+                let packet = walk(&frame).unwrap();
+                let plain = !packet.has_ip_options() && packet.ip_at == 14;
+                prop_assert_eq!((packet.transport, packet.family, plain), (Transport::Udp, family, true));
+                prop_assert_eq!(ports_of(packet), ports);
+            }
+        }
+    }
+
+    #[test]
+    fn a_glance_is_enough_for_plain_queries(v6: bool, port: u16) {
+        let mut query = query(if v6 { V6 } else { V4 }, &[]);
+        query.envelope.source.set_port(port);
+        let family = if v6 { Family::V6 } else { Family::V4 };
+        let frame = query.frame().unwrap();
+        prop_assert_eq!(glance(frame.as_slice()), Glance::Datagram(family, u32::from(port) << 16 | 53));
+    }
+
+    #[test]
     fn any_bytes_are_walked_without_a_panic(frame in prop::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(packet) = walk(&frame) {
             packet.payload(frame.as_slice());

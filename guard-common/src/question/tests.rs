@@ -22,7 +22,6 @@ fn of(name: &[u8]) -> Vec<u8> {
     message
 }
 
-/// A name of that many bytes in wire form.
 /// The wire form of a plain name.
 fn wire_of(text: &str) -> Vec<u8> {
     let mut wire = Vec::new();
@@ -34,6 +33,7 @@ fn wire_of(text: &str) -> Vec<u8> {
     wire
 }
 
+/// A name of that many bytes in wire form.
 fn name_of_len(len: usize) -> Vec<u8> {
     let mut name = Vec::new();
     let mut left = len - 1;
@@ -262,6 +262,21 @@ use std::string::String;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4_096, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_name_is_as_long_from_its_place_as_it_is_from_its_offset(
+        labels in prop::collection::vec((0..70_u8, prop::collection::vec(any::<u8>(), 0..70)), 0..140),
+        ends: bool,
+    ) {
+        let mut bytes: Vec<u8> = vec![7; 3];
+        for (length, label) in labels {
+            bytes.push(length);
+            bytes.extend(label.iter().cycle().chain(&[0]).take(length.into()));
+        }
+        bytes.extend(ends.then_some(0));
+        let bytes = bytes.as_slice();
+        prop_assert_eq!(name_len_at(bytes.cursor(3)), name_len(bytes, 3).ok());
+    }
 
     #[test]
     fn what_hickory_writes_we_read(labels in labels(), kind: u16, id: u16) {

@@ -28,7 +28,10 @@ pub(super) fn judge<D: Door>(door: &D, frame: &Frame, control: &Control, asked: 
     if device & ((1 << NAMESPACE_SHIFT) - 1) == LOOPBACK_IFINDEX {
         return None;
     }
-    let key = asked.hashed.key.within(device >> NAMESPACE_SHIFT);
+    let key = match door.namespace() {
+        0 => asked.hashed.key,
+        namespace => asked.hashed.key.within(namespace),
+    };
     let flow = asked.ends.flow(key, asked.id, &control.secret);
     let (bucket, line) = (KEYS.get_ptr_mut(key_bucket(key))?, FLOWS.get_ptr_mut(flow_line(flow))?);
     // Both are far away in memory: the one is on its way here while the other is looked at.
@@ -55,17 +58,13 @@ pub(super) fn judge<D: Door>(door: &D, frame: &Frame, control: &Control, asked: 
         return None;
     }
     let held = look & Look::HELD != 0;
-    let draft = Draft::new(Kind::Query, now, flow, control.sample_quota)?;
-    if held && draft.weight != 0 {
-        // It is held and shown: that is for the long way. Nothing has changed yet.
-        return None;
-    }
     let place = Place::new(device, D::EGRESS);
     let has_rows = control.has_rows != 0;
     let sighting = if held || has_rows {
-        bench::glimpse(flow, place, now, control.rapid_ticks)
+        // SAFETY: a live slot of the array.
+        unsafe { (*line).glimpse(flow as u32, place, now, control.rapid_ticks) as u32 }
     } else {
-        // SAFETY: a live slot of the array. CPUs that race for it write whole words.
+        // SAFETY: as above. CPUs that race for it write whole words.
         unsafe { (*line).sight(flow as u32, place, hop.plain, now, control.rapid_ticks) as u32 }
     };
     let sighting = control.blur(sighting as usize) as u32;
@@ -73,13 +72,18 @@ pub(super) fn judge<D: Door>(door: &D, frame: &Frame, control: &Control, asked: 
         // The long way finds the same.
         return None;
     }
+    let draft = Draft::new(Kind::Query, now, flow)?;
+    if held && !draft.skips {
+        // It is held, and may be shown: that is for the long way. Nothing has changed yet.
+        return None;
+    }
+    let random = draft.random;
+    let weight = draft.done();
     let counters = DeviceCounters::of(device)?;
     counters.count_at(control.blur(asked.counter));
     if sighting == Sighting::Retransmit as u32 {
         counters.count(Counter::Retransmits);
     }
-    let random = draft.random;
-    let weight = draft.done();
     if held {
         bench::settle_if_known(flow, sighting);
         // SAFETY: as for the look.
@@ -99,12 +103,12 @@ pub(super) fn judge<D: Door>(door: &D, frame: &Frame, control: &Control, asked: 
     }
     let charged = Charged {
         packets: door.packets(),
-        weight,
+        ifindex: device,
         sighting,
         egress: D::EGRESS,
         slot: control.active & 1,
     };
-    if bench::ends_over(key, flow, now_ns, &charged, device) {
+    if weight == 0 && bench::ends_over(key, flow, now_ns, &charged, control) {
         return Some(DROPPED);
     }
     charge::prepare(door, control, asked, &hop, (key, flow, sighting), begins, now_ns)?;

@@ -22,7 +22,7 @@ mod read;
 use guard_common::{packet::Family, policy::Control};
 
 pub(crate) use self::{answered::Answered, charge::charge};
-use crate::door::Door;
+use crate::{door::Door, step::late};
 
 /// What [`pass`] returns of a query that it has passed.
 pub(crate) const PASSED: u32 = 0;
@@ -49,7 +49,7 @@ const V6_LEN: usize = 40;
 
 /// Takes a packet the short way: what becomes of it, in one of the numbers above.
 #[inline(always)]
-pub(crate) fn pass<D: Door>(door: &D, control: *const Control) -> u32 {
+pub(crate) fn pass<D: Door>(door: &D, control: *const Control, family: u32) -> u32 {
     // SAFETY: the callers pass references; the verifier wants the check for null.
     let Some(control) = (unsafe { control.as_ref() }) else {
         return LEFT;
@@ -58,9 +58,11 @@ pub(crate) fn pass<D: Door>(door: &D, control: *const Control) -> u32 {
         return LEFT;
     }
     let frame = door.frame();
-    read::query(&frame, control)
-        .and_then(|asked| judge::judge(door, &frame, control, &asked))
-        .unwrap_or(LEFT)
+    let passed = read::query(&frame, control, family).and_then(|asked| judge::judge(door, &frame, control, &asked));
+    match passed {
+        Some(passed) => passed,
+        None => late::<LEFT>(),
+    }
 }
 
 /// The bit that tells the family of a datagram by where its UDP header is.

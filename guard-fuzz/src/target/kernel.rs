@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use guard_common::{
-    bytes::Bytes,
+    bytes::{Bytes, Cursor},
     counter::{COUNTERS, Counters, RowCount},
     event::Event,
     key::{Key, Secret},
@@ -387,6 +387,10 @@ impl Bytes for WithinReach<'_> {
 
     fn le64s<const N: usize>(&self, at: usize) -> Option<[u64; N]> {
         self.0.le64s(at).filter(|_| at <= REACH)
+    }
+
+    fn cursor(&self, at: usize) -> impl Cursor {
+        self.0.cursor(at)
     }
 }
 
