@@ -32,34 +32,38 @@ use crate::{
 /// Looks at one packet; tells what the program is to return.
 #[inline(always)]
 pub(crate) fn look<D: Door>(door: &D) -> u32 {
-    if D::EGRESS && CONTROL.get(0).is_some_and(|control| control.has_links != 0) {
+    // What comes in is mostly nothing that could be DNS, and does not ask.
+    let known = if D::EGRESS { CONTROL.get(0) } else { None };
+    if known.is_some_and(|control| control.has_links != 0) {
         return door.walk(short::LEFT);
     }
-    match glance(&door.frame()) {
-        Glance::Other => D::PASS,
-        Glance::Unclear => door.walk(short::LEFT),
-        Glance::Segment(ports) => match CONTROL.get(0) {
-            Some(control) if control.may_be_dns((ports >> 16) as u16, ports as u16) => door.walk(short::LEFT),
-            _ => D::PASS,
-        },
-        Glance::Datagram(family, ports) => match CONTROL.get(0) {
-            Some(control) if control.may_be_dns((ports >> 16) as u16, ports as u16) => {
-                let mut passed = door.pass_short(control, family as u32);
-                if passed == short::PASSED {
-                    return D::PASS;
-                }
-                if passed & short::CHARGED != 0 {
-                    passed = door.charge_short(passed);
-                }
-                match passed {
-                    short::PASSED => D::PASS,
-                    short::DROPPED => D::DROP,
-                    answered if answered & short::ANSWERED != 0 => door.answer_short(answered),
-                    left => door.walk(left),
-                }
-            }
-            _ => D::PASS,
-        },
+    let (datagram, ports) = match glance(&door.frame()) {
+        Glance::Other => return D::PASS,
+        Glance::Unclear => return door.walk(short::LEFT),
+        Glance::Segment(ports) => (None, ports),
+        Glance::Datagram(family, ports) => (Some(family), ports),
+    };
+    let Some(control) = known.or_else(|| CONTROL.get(0)) else {
+        return D::PASS;
+    };
+    if !control.may_be_dns((ports >> 16) as u16, ports as u16) {
+        return D::PASS;
+    }
+    let Some(family) = datagram else {
+        return door.walk(short::LEFT);
+    };
+    let mut passed = door.pass_short(control, family as u32);
+    if passed == short::PASSED {
+        return D::PASS;
+    }
+    if passed & short::CHARGED != 0 {
+        passed = door.charge_short(passed);
+    }
+    match passed {
+        short::PASSED => D::PASS,
+        short::DROPPED => D::DROP,
+        answered if answered & short::ANSWERED != 0 => door.answer_short(answered),
+        left => door.walk(left),
     }
 }
 

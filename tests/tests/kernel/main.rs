@@ -20,7 +20,7 @@ use guard_tests::bench::{Bench, Gate};
 use serde_json::json;
 
 /// Instructions that the verifier may look at in one program.
-const INSTRUCTION_BUDGET: u32 = 160_000;
+const INSTRUCTION_BUDGET: u32 = 140_000;
 
 #[test]
 #[ignore = "needs root: cargo xtask test"]

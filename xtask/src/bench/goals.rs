@@ -9,7 +9,7 @@ use crate::number::{grouped, share};
 /// How far a budget may be off.
 const EXACTNESS: f64 = 0.02;
 /// Instructions that the verifier may look at in one program.
-const INSTRUCTIONS: u32 = 160_000;
+const INSTRUCTIONS: u32 = 140_000;
 /// What the maps may take.
 const MAP_BYTES: u64 = 16 << 20;
 /// What the agent may take.
