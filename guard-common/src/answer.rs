@@ -11,6 +11,8 @@
 //!
 //! The door gives the packet its new length first ([`Plan::frame_len`]), then has it written ([`Plan::write`]).
 
+use network_types::{ip::Ipv4Hdr, udp::UdpHdr};
+
 use crate::{
     bytes::{Bytes, BytesMut, Cursor},
     packet::{Family, Packet},
@@ -92,8 +94,6 @@ const EDNS_LEN: usize = OPT_LEN + 4 + 2 + TEXT_LEN;
 /// The longest message that is written: header, question, OPT.
 const MAX_MESSAGE_LEN: usize = HEADER_LEN + 255 + 4 + EDNS_LEN;
 
-const UDP_HEADER_LEN: usize = 8;
-const IPV4_HEADER_LEN: usize = 20;
 const PROTOCOL_UDP: u16 = 17;
 const TTL: u8 = 64;
 
@@ -189,7 +189,7 @@ impl Plan {
         } = *self;
         let id = frame.le64(at)? & 0xffff;
         // QDCOUNT is one, ANCOUNT is zero; and so is NSCOUNT.
-        let counts = (1_u16.to_be() as u64) << 32;
+        let counts = (1_u16.swap_bytes() as u64) << 32;
         frame.put_le64(at, id | (flags.swap_bytes() as u64) << 16 | counts)?;
         frame.put_ne32(at + 8, ((edns_flags.is_some() as u32) << 24).to_le())?;
         if let Some(flags) = edns_flags {
@@ -235,7 +235,7 @@ fn turn_ethernet<B: BytesMut + ?Sized>(frame: &mut B) -> Option<()> {
 #[inline(always)]
 fn turn_v4<B: BytesMut + ?Sized>(frame: &mut B, at: usize, udp_len: usize) -> Option<()> {
     let [first, second, third] = frame.le64s(at)?;
-    let length = ((IPV4_HEADER_LEN + udp_len) as u16).swap_bytes() as u64;
+    let length = ((Ipv4Hdr::LEN + udp_len) as u16).swap_bytes() as u64;
     let first = first & !(0xffff << 16) | length << 16;
     let (source, destination) = (second >> 32, third & 0xffff_ffff);
     // TTL, protocol, and a checksum that is zero until it is known.
@@ -311,7 +311,7 @@ fn sum<B: Bytes + ?Sized>(frame: &B, at: usize, len: usize, start: u64) -> Optio
     let blocks = len & 0x1f0;
     let mut done = 0;
     let mut place = frame.cursor(at);
-    for _ in 0..(UDP_HEADER_LEN + MAX_MESSAGE_LEN) / 16 {
+    for _ in 0..(UdpHdr::LEN + MAX_MESSAGE_LEN) / 16 {
         if done == blocks {
             break;
         }

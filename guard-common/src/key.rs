@@ -114,7 +114,8 @@ impl Hashed {
         let mut hash = first;
         let mut capitals = 0;
         // All bits of what is compared are known where the loop ends, and the length stays what it was: verifiers before
-        // Linux 6.2 would check all that follows once for each number of blocks, had it been compared itself.
+        // Linux 6.2 would check all that follows once for each number of blocks, had it been compared itself, and once more
+        // for a length below sixteen.
         let blocks = length & 0xf0;
         let mut is_short = true;
         for number in 0..15 {

@@ -270,13 +270,7 @@ pub(crate) fn drops_unseen(policy: &Policy, shed: &Shed, now_ns: u64, flow: u64)
     if shed.observes || !matches!((policy.mode(), shed.action), (Mode::Enforce, Action::Drop)) {
         return false;
     }
-    match Draft::new(Kind::Shed, Ticks::from_ns(now_ns), flow) {
-        Some(draft) if draft.skips => {
-            draft.skip();
-            true
-        }
-        _ => false,
-    }
+    Draft::new(Kind::Shed, Ticks::from_ns(now_ns), flow).is_some_and(|draft| draft.skips && draft.done() == 0)
 }
 
 /// Whether what lies on the desk, which a budget sheds, ends so.
@@ -342,17 +336,11 @@ impl Draft {
     #[inline(always)]
     pub(crate) fn done(self) -> u32 {
         if self.skips {
-            self.skip();
+            // SAFETY: a live slot of this CPU.
+            unsafe { (*self.here).skip_to(self.state) };
             return 0;
         }
         judge_draw(self.kind as u32, self.now.0, self.flow)
-    }
-
-    /// Has it count, where it skips.
-    #[inline(always)]
-    fn skip(self) {
-        // SAFETY: a live slot of this CPU.
-        unsafe { (*self.here).skip_to(self.state) };
     }
 }
 

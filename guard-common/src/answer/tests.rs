@@ -32,7 +32,7 @@ fn answer(mut frame: Vec<u8>, rcode: u32, remark: Remark, checksum: Checksum) ->
 fn state(frame: &[u8]) -> Checksum {
     let packet = Packet::walk(frame).unwrap();
     let (start, end) = packet.payload(frame).unwrap();
-    checksum_state(frame, &packet, end - start + UDP_HEADER_LEN)
+    checksum_state(frame, &packet, end - start + UdpHdr::LEN)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -47,7 +47,8 @@ const V4_LEN: usize = 20;
 /// Nor has the IPv6 header extensions.
 const V6_LEN: usize = 40;
 
-/// Takes a packet the short way: what becomes of it, in one of the numbers above.
+/// Takes a datagram of this family, whose headers a glance has found plain, the short way: what becomes of it, in one of
+/// the numbers above.
 #[inline(always)]
 pub(crate) fn pass<D: Door>(door: &D, control: *const Control, family: u32) -> u32 {
     // SAFETY: the callers pass references; the verifier wants the check for null.
