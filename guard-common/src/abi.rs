@@ -1,7 +1,7 @@
 //! What kernel object and agent agree on: names and sizes of the maps, and their version.
 
 /// Goes up with every change to a layout or to a map: pins of another version are never reused.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// Global variable (u32): what an interface's index is given on top in the network namespace that the programs are for, see
 /// [`crate::case::NAMESPACE_SHIFT`].
@@ -31,8 +31,8 @@ pub const LINKS: &str = "LINKS";
 /// Per-CPU array of [`crate::counter::RowCount`], in two banks of [`crate::policy::MAX_ROWS`]; the index is that of
 /// [`crate::policy::Policy::row_slot`].
 pub const ROWS: &str = "ROWS";
-/// Per-CPU array of two [`crate::sample::Sampler`]; the index is the kind of the sample.
-pub const SAMPLERS: &str = "SAMPLERS";
+/// Per-CPU array of one [`crate::local::Local`].
+pub const LOCALS: &str = "LOCALS";
 /// Ring buffer of [`crate::sample::Sample`].
 pub const SAMPLES: &str = "SAMPLES";
 /// Buckets of seven keys: 8 MiB.
@@ -103,6 +103,7 @@ mod user {
         counter::{Counters, RowCount},
         flow::FlowLine,
         judge::KeyBucket,
+        local::Local,
         marks::MarkLine,
         policy::{Control, Policy},
         remedy::Allowance,
@@ -118,5 +119,5 @@ mod user {
         };
     }
 
-    plain_data!(Allowance Control Counters FlowLine KeyBucket LinkBudget MarkLine MeterLine Policy RowCount);
+    plain_data!(Allowance Control Counters FlowLine KeyBucket LinkBudget Local MarkLine MeterLine Policy RowCount);
 }

@@ -113,7 +113,8 @@ pub struct Plan {
 /// Who completes the UDP checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksum {
-    /// It has to be complete.
+    /// It has to be complete. That of an answer which is as long as its query is made of the query's, if that has one which
+    /// does not look as if it were yet to be completed: where the query's is wrong, so is the answer's.
     Whole,
     /// The sum over the pseudo header is in its place, and whoever sends the packet adds the rest (the kernel's
     /// `CHECKSUM_PARTIAL`).
@@ -187,36 +188,79 @@ impl Plan {
             remark,
             checksum,
         } = *self;
-        let id = frame.le64(at)? & 0xffff;
+        let udp_at = packet.transport_at;
+        let udp_len = self.frame_len() - udp_at;
+        // All that is read is read before anything is written: the processor would wait for it otherwise.
+        let asked = Head {
+            first: frame.le64(at)?,
+            rest: u32::from_le(frame.ne32(at + 8)?),
+        };
+        let udp = frame.le64(udp_at)?;
+        // Its addresses change places, which does not change their sum.
+        let pseudo_header = pseudo_header(frame, &packet, udp_len)?;
         // QDCOUNT is one, ANCOUNT is zero; and so is NSCOUNT.
-        let counts = (1_u16.swap_bytes() as u64) << 32;
-        frame.put_le64(at, id | (flags.swap_bytes() as u64) << 16 | counts)?;
-        frame.put_ne32(at + 8, ((edns_flags.is_some() as u32) << 24).to_le())?;
+        let answers = Head {
+            first: asked.first & 0xffff | (flags.swap_bytes() as u64) << 16 | (1_u16.swap_bytes() as u64) << 32,
+            rest: (edns_flags.is_some() as u32) << 24,
+        };
+        let (ports, length, found) = (udp as u32, (udp_len as u16).swap_bytes(), (udp >> 48) as u16);
+        let partial = fold(pseudo_header);
+        let is_as_long = edns_flags.is_none() && (udp >> 32) as u16 == length;
+        let checksum = match checksum {
+            Checksum::Partial => partial,
+            // What has changed and counts is the header of the message (RFC 1624 section 3, equation 3).
+            Checksum::Whole if is_as_long && found != 0 && found != partial => {
+                whole(!found as u64 + !fold(asked.sum()) as u64 + answers.sum())
+            }
+            Checksum::Whole => NOT_KNOWN,
+        };
+
+        frame.put_le64(at, answers.first)?;
+        frame.put_ne32(at + 8, answers.rest.to_le())?;
         if let Some(flags) = edns_flags {
             write_edns(frame, question_end, flags, remark)?;
         }
-
         turn_ethernet(frame)?;
-        let udp_at = packet.transport_at;
-        let udp_len = self.frame_len() - udp_at;
         match packet.family {
             Family::V4 => turn_v4(frame, packet.ip_at, udp_len)?,
             Family::V6 => turn_v6(frame, packet.ip_at, udp_len)?,
         }
-        let ports = frame.ne32(udp_at)?;
-        // The checksum is zero until it is known.
-        let length = (udp_len as u16).swap_bytes() as u64;
-        frame.put_le64(udp_at, u32::from_le(ports).rotate_left(16) as u64 | length << 32)?;
-        let pseudo_header = pseudo_header(frame, &packet, udp_len)?;
-        let checksum = match checksum {
-            Checksum::Partial => fold(pseudo_header),
-            // Zero means "no checksum" and is not allowed over IPv6 (RFC 8200 section 8.1).
-            Checksum::Whole => match !fold(sum(frame, udp_at, udp_len, pseudo_header)?) {
-                0 => 0xffff,
-                sum => sum,
-            },
-        };
-        frame.put_be16(udp_at + 6, checksum.swap_bytes())
+        let udp = ports.rotate_left(16) as u64 | (length as u64) << 32 | (checksum as u64) << 48;
+        frame.put_le64(udp_at, udp)?;
+        if checksum == NOT_KNOWN {
+            let checksum = whole(sum(frame, udp_at, udp_len, pseudo_header)?);
+            frame.put_be16(udp_at + 6, checksum.swap_bytes())?;
+        }
+        Some(())
+    }
+}
+
+/// In the place of a checksum: none.
+const NOT_KNOWN: u16 = 0;
+
+/// The checksum of a datagram with this unfolded sum. Zero means "no checksum" and is not allowed over IPv6 (RFC 8200
+/// section 8.1).
+#[inline(always)]
+const fn whole(total: u64) -> u16 {
+    match !fold(total) {
+        0 => 0xffff,
+        sum => sum,
+    }
+}
+
+/// The header of a message, the first byte of each number least significant.
+struct Head {
+    /// ID, flags, QDCOUNT, and ANCOUNT.
+    first: u64,
+    /// NSCOUNT and ARCOUNT.
+    rest: u32,
+}
+
+impl Head {
+    /// Its unfolded sum, as [`sum`] adds.
+    #[inline(always)]
+    const fn sum(&self) -> u64 {
+        lanes(self.first) + self.rest as u64
     }
 }
 

@@ -172,13 +172,25 @@ impl FlowLine {
     pub fn glimpse(&self, digest: u32, place: Place, now: Ticks, rapid_ticks: u32) -> Sighting {
         let mut known = 0;
         for slot in 0..ENTRIES {
-            let word = self.entries[slot];
-            if (word >> 32) as u32 == digest {
-                known = word;
+            if self.digest(slot) == digest {
+                known = self.entries[slot];
                 break;
             }
         }
+        // Another CPU may have put another flow there meanwhile.
+        if (known >> 32) as u32 != digest {
+            known = 0;
+        }
         tell(known, place, now, rapid_ticks)
+    }
+
+    /// The digest of an entry, the upper half of its word.
+    #[inline(always)]
+    const fn digest(&self, slot: usize) -> u32 {
+        const UPPER: usize = cfg!(target_endian = "little") as usize;
+        // SAFETY: every eight bytes are twice four.
+        let halves: &[[u32; 2]; ENTRIES] = unsafe { &*(&raw const self.entries).cast() };
+        halves[slot][UPPER]
     }
 
     /// Notes that a query of the flow goes on with a mark.

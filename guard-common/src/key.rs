@@ -4,8 +4,8 @@
 //! 4343); folding the wire form folds no length byte, because those are at most 63 and `A` is 65.
 
 use crate::{
-    bytes::{Bytes, Cursor},
-    question::Question,
+    bytes::Bytes,
+    question::{MAX_NAME_LEN, Question},
 };
 
 /// What whoever does not hold it cannot aim collisions without. Drawn once per boot.
@@ -84,30 +84,34 @@ impl Hashed {
     pub fn read<B: Bytes + ?Sized>(packet: &B, question: &Question, secret: &Secret) -> Option<Self> {
         let length = question.name_len;
         let block = |at| packet.le64s(question.name_at + at);
-        let last = packet.le64s(question.name_at + length - 16)?;
+        let last = packet.le64s(question.name_at + length - BLOCK_LEN)?;
         let type_and_class = (question.qtype as u32) << 16 | question.qclass as u32;
-        Self::of(length, block, last, type_and_class, secret)
+        Some(NameHash::of(length, block, last, secret)?.asked(length, type_and_class, secret))
     }
+}
 
-    /// Hashes the question whose name is of this length and begins at a place, sixteen bytes or more behind the first byte
-    /// that can be read, and tells its type.
-    #[inline(always)]
-    pub fn read_at<C: Cursor>(name: C, length: usize, secret: &Secret) -> Option<(Self, u16)> {
-        let (last, type_and_class) = name.back(16).forward(length).le64s_and_ne32()?;
-        let type_and_class = u32::from_be(type_and_class);
-        let block = |at| name.forward(at).le64s();
-        let hashed = Self::of(length, block, last, type_and_class, secret)?;
-        Some((hashed, (type_and_class >> 16) as u16))
-    }
+/// What the bytes of a name hash to, and the case of its letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NameHash {
+    /// The same for names that differ in case alone.
+    pub(crate) hash: u64,
+    /// Whether it is spelled without a capital.
+    pub(crate) plain: bool,
+}
 
-    /// Hashes a name of this length by its blocks of sixteen bytes, of which `block` reads the one at an offset, and by its
-    /// last sixteen.
+/// A name is hashed so many bytes a step.
+pub(crate) const BLOCK_LEN: usize = 16;
+/// Such blocks in the longest name; what is left of it is less than another one.
+pub(crate) const MAX_BLOCKS: usize = MAX_NAME_LEN / BLOCK_LEN;
+
+impl NameHash {
+    /// Hashes a name of this length by its blocks, of which `block` reads the one at an offset, and by its last sixteen
+    /// bytes.
     #[inline(always)]
-    fn of(
+    pub(crate) fn of(
         length: usize,
-        block: impl Fn(usize) -> Option<[u64; 2]>,
+        mut block: impl FnMut(usize) -> Option<[u64; 2]>,
         [mut low, mut high]: [u64; 2],
-        type_and_class: u32,
         secret: &Secret,
     ) -> Option<Self> {
         let [first, second, third, fourth] = secret.0;
@@ -118,11 +122,11 @@ impl Hashed {
         // for a length below sixteen.
         let blocks = length & 0xf0;
         let mut is_short = true;
-        for number in 0..15 {
-            if number * 16 == blocks {
+        for number in 0..MAX_BLOCKS {
+            if number * BLOCK_LEN == blocks {
                 break;
             }
-            let [one, other] = folded(block(number * 16)?, &mut capitals);
+            let [one, other] = folded(block(number * BLOCK_LEN)?, &mut capitals);
             hash = secret.mix(one ^ second, other ^ hash);
             is_short = false;
         }
@@ -135,12 +139,20 @@ impl Hashed {
         }
         let [low, high] = folded([low, high], &mut capitals);
         let last = secret.mix(low ^ third, high ^ fourth);
-        let rest = (length as u64) << 32 | type_and_class as u64;
-        hash = secret.mix(hash ^ last.rotate_left(32) ^ third, rest ^ fourth);
         Some(Self {
-            key: Key(hash | 1),
+            hash: hash ^ last.rotate_left(32) ^ third,
             plain: capitals == 0,
         })
+    }
+
+    /// Hashes the question that has this name, of this length, and this type and class.
+    #[inline(always)]
+    pub(crate) const fn asked(self, length: usize, type_and_class: u32, secret: &Secret) -> Hashed {
+        let rest = (length as u64) << 32 | type_and_class as u64;
+        Hashed {
+            key: Key(secret.mix(self.hash, rest ^ secret.0[3]) | 1),
+            plain: self.plain,
+        }
     }
 }
 
@@ -307,23 +319,6 @@ mod tests {
             let hashed = Hashed::read(packet.as_slice(), &question, &SECRET).unwrap();
             prop_assert_eq!(hashed.plain, !name.iter().any(u8::is_ascii_uppercase));
             prop_assert_eq!(Hashed::from_number(hashed.number()), Some(hashed));
-        }
-
-        #[test]
-        fn a_question_is_hashed_at_a_place_as_it_is_at_an_offset(
-            name in proptest::collection::vec(any::<u8>(), 1..256),
-            type_and_class: [u8; 4],
-        ) {
-            let mut packet = std::vec![b'X'; 20];
-            packet.extend_from_slice(&name);
-            packet.extend_from_slice(&type_and_class);
-            let [qtype, qclass] = [0, 2].map(|at| u16::from_be_bytes([type_and_class[at], type_and_class[at + 1]]));
-            let question = Question { name_at: 20, name_len: name.len(), qtype, qclass };
-            let packet = packet.as_slice();
-            let expected = Hashed::read(packet, &question, &SECRET).map(|hashed| (hashed, qtype));
-            prop_assert_eq!(Hashed::read_at(packet.cursor(0).forward(20), name.len(), &SECRET), expected);
-            let short = &packet[..packet.len() - 1];
-            prop_assert_eq!(Hashed::read_at(short.cursor(0).forward(20), name.len(), &SECRET), None);
         }
 
         #[test]

@@ -272,7 +272,7 @@ impl Policy {
 
     /// Whether every query that is held is dropped, whoever sends it.
     #[inline(always)]
-    pub const fn drops_what_is_held(&self) -> bool {
+    const fn drops_what_is_held(&self) -> bool {
         matches!((self.mode(), self.action()), (Mode::Enforce, Action::Drop)) && self.allowed_count == 0
     }
 
@@ -352,8 +352,12 @@ pub struct Control {
     /// Whether the policy has budgets that the short way charges: 0, 1, [`Control::ONE_ROW_FOR_ANY_KEY`], or
     /// [`Control::ROWS_OF_ZONES`].
     pub has_rows: u32,
+    /// Whether every query that is held is dropped, whoever sends it: 0 or 1.
+    pub drops_held: u32,
     /// Nothing.
-    pub rest: [u64; 4],
+    pub spare: u32,
+    /// Nothing.
+    pub rest: [u64; 3],
 }
 
 const _: () = assert!(size_of::<Control>() == 128);
@@ -373,6 +377,7 @@ impl Control {
         self.port_bits = policy.ports.iter().fold(0, |bits, word| bits | word);
         self.rapid_ticks = policy.rapid_ticks;
         self.longest_ticks = policy.rules.longest_ticks();
+        self.drops_held = policy.drops_what_is_held() as u32;
         let mut ports = (0..=u16::MAX).filter(|port| policy.has_port(*port));
         let mut last = 0;
         self.ports = 0;

@@ -33,7 +33,7 @@ impl Ticks {
     #[inline(always)]
     pub const fn is_before(self, end: Self, longest: u32) -> bool {
         let left = end.0.wrapping_sub(self.0);
-        left != 0 && left <= longest.saturating_add(AHEAD)
+        left != 0 && (left <= longest || left - longest <= AHEAD)
     }
 
     /// The moment `ticks` later; `ticks` at most 26 days.

@@ -14,6 +14,7 @@ use guard_common::{
     flow::{Place, Settled, Sighting},
     judge::{Hop, Ruling, Spelled, Taken},
     key::Key,
+    local::Local,
     marks::{Found, Look, Room},
     policy::{Action, Control, MAX_ROWS, Mode, Policy, Ranges},
     remedy::{Held, Reason, Shed, Verdict, client_tag, remedy, remedy_of_shed},
@@ -25,7 +26,7 @@ use guard_common::{
 use crate::{
     dns::{BEGINS, LOUD, QUIET, RULED},
     door::{Link, NO_LINK},
-    maps::{ALLOWANCES, CONTROL, DeviceCounters, FLOWS, KEYS, LINKS, MARKS, METERS, POLICIES, ROWS, SAMPLERS},
+    maps::{ALLOWANCES, CONTROL, DeviceCounters, FLOWS, KEYS, LINKS, LOCALS, MARKS, METERS, POLICIES, ROWS},
 };
 
 /// log2 of the ticks in the second for which answers to shed queries are counted.
@@ -162,8 +163,8 @@ pub(crate) fn failed(case: &Case) {
 
 /// What becomes of a held query of `key`, whose hold ends at `until`. `client` is the digest of who asks.
 #[inline(always)]
-pub(crate) fn sentence(held: &Held, key: Key, client: u16, until: Ticks, slot: u32) -> (Verdict, Reason) {
-    let packed = judge_sentence(held, key.0, client.into(), until.0, slot);
+pub(crate) fn sentence(held: &Held, key: Key, client: u16, until: Ticks, policy: &Policy) -> (Verdict, Reason) {
+    let packed = judge_sentence(held, key.0, client.into(), until.0, policy);
     (Verdict::from_u8(packed as u8), Reason::from_u8((packed >> 8) as u8))
 }
 
@@ -270,7 +271,12 @@ pub(crate) fn drops_unseen(policy: &Policy, shed: &Shed, now_ns: u64, flow: u64)
     if shed.observes || !matches!((policy.mode(), shed.action), (Mode::Enforce, Action::Drop)) {
         return false;
     }
-    Draft::new(Kind::Shed, Ticks::from_ns(now_ns), flow).is_some_and(|draft| draft.skips && draft.done() == 0)
+    let Some(local) = LOCALS.get_ptr_mut(0) else {
+        return false;
+    };
+    // SAFETY: the slot of this CPU, on which no other of our programs runs now.
+    let draft = Draft::new(Kind::Shed, unsafe { &mut *local }, Ticks::from_ns(now_ns), flow);
+    draft.skips && draft.done() == 0
 }
 
 /// Whether what lies on the desk, which a budget sheds, ends so.
@@ -301,7 +307,7 @@ pub(crate) fn draw(kind: Kind, case: &Case) -> u32 {
 }
 
 /// A draw that is not done yet.
-pub(crate) struct Draft {
+pub(crate) struct Draft<'a> {
     /// Whether the query is not shown, and changes nothing else for those that come after it.
     pub(crate) skips: bool,
     /// What it was drawn with.
@@ -310,34 +316,31 @@ pub(crate) struct Draft {
     now: Ticks,
     flow: u64,
     state: u32,
-    here: *mut Sampler,
+    sampler: &'a mut Sampler,
 }
 
-impl Draft {
-    /// Draws in line, with nothing changed yet.
+impl<'a> Draft<'a> {
+    /// Draws in line, with nothing changed yet. `local` is what this CPU has in `LOCALS`.
     #[inline(always)]
-    pub(crate) fn new(kind: Kind, now: Ticks, flow: u64) -> Option<Self> {
-        let here = SAMPLERS.get_ptr_mut(kind as u32 & 1)?;
-        // SAFETY: a live slot of this CPU.
-        let sampler = unsafe { &*here };
+    pub(crate) const fn new(kind: Kind, local: &'a mut Local, now: Ticks, flow: u64) -> Self {
+        let sampler = local.sampler(kind);
         let (random, state) = sampler.foresee(flow);
-        Some(Self {
+        Self {
             skips: sampler.skips(now, random),
             random,
             kind,
             now,
             flow,
             state,
-            here,
-        })
+            sampler,
+        }
     }
 
     /// Has it count: 0, or how many queries the drawn one stands for.
     #[inline(always)]
     pub(crate) fn done(self) -> u32 {
         if self.skips {
-            // SAFETY: a live slot of this CPU.
-            unsafe { (*self.here).skip_to(self.state) };
+            self.sampler.skip_to(self.state);
             return 0;
         }
         judge_draw(self.kind as u32, self.now.0, self.flow)
@@ -370,10 +373,10 @@ pub(crate) fn policy(slot: u32) -> Option<&'static Policy> {
     POLICIES.get(slot & 1)
 }
 
-/// Whether the policy in a slot trusts this address.
+/// Whether a policy trusts this address.
 #[inline(always)]
-pub(crate) fn trusts(address: &Address, slot: u32) -> bool {
-    judge_trusts(address, slot) == 1
+pub(crate) fn trusts(address: &Address, policy: &Policy) -> bool {
+    judge_trusts(address, policy) == 1
 }
 
 #[unsafe(no_mangle)]
@@ -662,16 +665,15 @@ extern "C" fn judge_failure(case: *const Case) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn judge_sentence(held: *const Held, key: u64, client: u32, until: u32, slot: u32) -> u32 {
+extern "C" fn judge_sentence(held: *const Held, key: u64, client: u32, until: u32, policy: *const Policy) -> u32 {
     // SAFETY: as above.
-    let Some(held) = (unsafe { held.as_ref() }) else {
+    let (Some(held), Some(policy)) = (unsafe { held.as_ref() }, unsafe { policy.as_ref() }) else {
         return 0;
     };
-    let Some(policy) = policy(slot) else { return 0 };
     let Some(control) = CONTROL.get(0) else { return 0 };
     let (verdict, reason) = remedy(policy, Key(key), held, || {
         let tag = client_tag(Key(key), client as u16, &control.secret);
-        judge_spend(tag, until, policy.answers_per_client) == 1
+        spend(tag, until, policy.answers_per_client)
     });
     verdict as u32 | (reason as u32) << 8
 }
@@ -692,7 +694,7 @@ extern "C" fn judge_shed(held: *const Held, desk: *const Desk) -> u32 {
     let second = Ticks::from_ns(desk.case.now_ns).0 >> SECOND_SHIFT;
     let verdict = remedy_of_shed(policy, &desk.shed, held, || {
         let tag = desk.shed.client_tag(desk.case.client.address, &control.secret);
-        judge_spend(tag, second, policy.answers_per_client) == 1
+        spend(tag, second, policy.answers_per_client)
             && judge_answers(
                 desk.shed.tag(&control.secret),
                 desk.case.now_ns,
@@ -720,13 +722,13 @@ extern "C" fn judge_answers(tag: u64, now_ns: u64, slot: u32) -> u32 {
     }
 }
 
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn judge_spend(digest: u64, until: u32, limit: u32) -> u32 {
+/// Whether whoever has this digest has one more answer left, of so many up to a moment: it is spent then.
+#[inline(always)]
+fn spend(digest: u64, until: u32, limit: u32) -> bool {
     match ALLOWANCES.get_ptr_mut(allowance_slot(digest)) {
         // SAFETY: a live slot of the array. CPUs that race for it may count one answer too few.
-        Some(slot) => unsafe { (*slot).spend(digest as u32, Ticks(until), limit) as u32 },
-        None => 0,
+        Some(slot) => unsafe { (*slot).spend(digest as u32, Ticks(until), limit) },
+        None => false,
     }
 }
 
@@ -1037,15 +1039,15 @@ extern "C" fn judge_pending(flow: u64, now: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn judge_draw(kind: u32, now: u32, flow: u64) -> u32 {
-    let (Some(control), Some(here)) = (CONTROL.get(0), SAMPLERS.get_ptr_mut(Kind::from_u8(kind as u8) as u32)) else {
+    let (Some(control), Some(local)) = (CONTROL.get(0), LOCALS.get_ptr_mut(0)) else {
         return 0;
     };
-    // SAFETY: a live slot of this CPU.
-    let mut sampler = unsafe { *here };
+    // SAFETY: the slot of this CPU, on which no other of our programs runs now.
+    let here = unsafe { (*local).sampler(Kind::from_u8(kind as u8)) };
+    let mut sampler = *here;
     let random = sampler.random(flow);
     let weight = sampler.draw(Ticks(now), control.sample_quota, || random);
-    // SAFETY: as above.
-    unsafe { *here = sampler };
+    *here = sampler;
     weight.unwrap_or(0)
 }
 
@@ -1084,11 +1086,10 @@ extern "C" fn judge_settle(flow: u64) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn judge_trusts(address: *const Address, slot: u32) -> u32 {
+extern "C" fn judge_trusts(address: *const Address, policy: *const Policy) -> u32 {
     // SAFETY: as above.
-    let Some(address) = (unsafe { address.as_ref() }) else {
+    let (Some(address), Some(policy)) = (unsafe { address.as_ref() }, unsafe { policy.as_ref() }) else {
         return 0;
     };
-    let Some(policy) = policy(slot) else { return 0 };
     policy.trusts(address) as u32
 }

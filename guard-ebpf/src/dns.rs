@@ -205,14 +205,17 @@ pub(crate) fn act<D: Door>(door: &D, headers: Headers, desk: *mut Desk) -> u32 {
         held_in_hold: ruling.held_in_hold,
     };
     let verdict = if ruling.held || desk.shed.is_shed() {
-        held.trusted = bench::trusts(&source, headers.slot());
+        let Some(policy) = bench::policy(headers.slot()) else {
+            return PASS;
+        };
+        held.trusted = bench::trusts(&source, policy);
         let (verdict, reason) = if ruling.held {
             bench::sentence(
                 &held,
                 desk.case.subject.key,
                 desk.case.client.address,
                 ruling.until,
-                headers.slot(),
+                policy,
             )
         } else {
             (bench::sentence_of_shed(&held, desk), desk.shed.reason)

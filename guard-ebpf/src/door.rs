@@ -9,6 +9,7 @@ use guard_common::{
     packet::{Family, Packet, Transport},
     policy::Control,
     question::{Name, Question, Unreadable},
+    recent::Recent,
     sample::Kind,
 };
 
@@ -63,6 +64,9 @@ pub(crate) trait Door {
 
     /// The key of a question, and whether it is all small letters.
     fn key(&self, question: &Question) -> Option<Hashed>;
+
+    /// [`Recent::learn`] behind a function call: the type and class that follow the name at `name_at`.
+    fn learn(&self, control: &Control, name_at: usize, recent: &mut Recent) -> Option<u32>;
 
     /// Whether the UDP checksum in the packet is complete.
     fn checksum(&self, frame: &Frame, packet: &Packet, udp_len: usize) -> Checksum;

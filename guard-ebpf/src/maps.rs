@@ -13,10 +13,11 @@ use guard_common::{
     event::Event,
     flow::FlowLine,
     judge::{Evidence, KeyBucket, Note, Ruling},
+    local::Local,
     marks::MarkLine,
     policy::{Control, MAX_ROWS, Policy},
     remedy::{Allowance, Reason, Verdict},
-    sample::{Sample, Sampler},
+    sample::Sample,
 };
 
 use crate::bench::Desk;
@@ -65,9 +66,9 @@ pub(crate) static LINKS: Array<LinkBudget, MAX_LINKS> = Array::new();
 #[btf_map]
 pub(crate) static ROWS: PerCpuArray<RowCount, { 2 * MAX_ROWS }> = PerCpuArray::new();
 
-/// Which queries are shown: of all, and of those that are shed.
+/// Which queries are shown, and the name that was read last.
 #[btf_map]
-pub(crate) static SAMPLERS: PerCpuArray<Sampler, 2> = PerCpuArray::new();
+pub(crate) static LOCALS: PerCpuArray<Local, 1> = PerCpuArray::new();
 
 /// Queries shown to the agent.
 #[btf_map]

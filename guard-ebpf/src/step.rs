@@ -5,10 +5,13 @@
 use core::arch::asm;
 
 use guard_common::{
+    bytes::{Bytes as _, Cursor as _},
     case::Case,
     key::Hashed,
     marks::Found,
+    policy::Control,
     question::{Name, Question, Unreadable, is_unsigned, name_len},
+    recent::Recent,
     spelling::{Pattern, Respelling, Spelling, WORDS},
 };
 
@@ -97,6 +100,30 @@ pub(crate) fn key(frame: &Frame, packed: u64) -> u64 {
     match Hashed::read(frame, &question, &control.secret) {
         Some(hashed) => hashed.number(),
         None => 0,
+    }
+}
+
+/// Reads the name that begins at `name_at`, which is the recent one then: the type and class that follow it, or 0 if there
+/// is none.
+#[inline(always)]
+pub(crate) fn learn(frame: &Frame, control: *const Control, name_at: u32, recent: *mut Recent) -> u32 {
+    // SAFETY: the callers pass references; the verifier wants the check for null.
+    let (Some(control), Some(recent)) = (unsafe { control.as_ref() }, unsafe { recent.as_mut() }) else {
+        return 0;
+    };
+    // Of a short name, so many bytes in front of it are read as well.
+    const BEFORE: usize = 16;
+    let name = frame.cursor(name_at as usize - BEFORE).forward(BEFORE);
+    recent.learn(name, &control.secret).unwrap_or(0)
+}
+
+/// What it says. A question of type and class 0 is left to others.
+#[inline(always)]
+pub(crate) const fn unpack_type(type_and_class: u32) -> Option<u32> {
+    if type_and_class == 0 {
+        None
+    } else {
+        Some(type_and_class)
     }
 }
 

@@ -13,6 +13,7 @@ use guard_common::{
     packet::{MAX_WALK, Packet, destination},
     policy::Control,
     question::{Name, Question, Unreadable},
+    recent::Recent,
     sample::Kind,
     spelling::Change,
 };
@@ -115,6 +116,11 @@ impl<const EGRESS: bool> Door for TcDoor<EGRESS> {
     #[inline(always)]
     fn key(&self, question: &Question) -> Option<Hashed> {
         Hashed::from_number(tc_key(self.0, step::pack_question(question)))
+    }
+
+    #[inline(always)]
+    fn learn(&self, control: &Control, name_at: usize, recent: &mut Recent) -> Option<u32> {
+        step::unpack_type(tc_learn(self.0, control, name_at as u32, recent))
     }
 
     #[inline(always)]
@@ -390,6 +396,12 @@ extern "C" fn tc_name(context: *mut __sk_buff, name_at: u32) -> u64 {
 #[inline(never)]
 extern "C" fn tc_key(context: *mut __sk_buff, question: u64) -> u64 {
     step::key(&TcDoor::<false>(context).frame(), question)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tc_learn(context: *mut __sk_buff, control: *const Control, name_at: u32, recent: *mut Recent) -> u32 {
+    step::learn(&TcDoor::<false>(context).frame(), control, name_at, recent)
 }
 
 #[unsafe(no_mangle)]

@@ -16,6 +16,7 @@ use guard_common::{
     packet::Packet,
     policy::Control,
     question::{Name, Question, Unreadable},
+    recent::Recent,
     sample::Kind,
     spelling::Change,
 };
@@ -81,6 +82,11 @@ impl Door for XdpDoor {
     #[inline(always)]
     fn key(&self, question: &Question) -> Option<Hashed> {
         Hashed::from_number(xdp_key(self.0, step::pack_question(question)))
+    }
+
+    #[inline(always)]
+    fn learn(&self, control: &Control, name_at: usize, recent: &mut Recent) -> Option<u32> {
+        step::unpack_type(xdp_learn(self.0, control, name_at as u32, recent))
     }
 
     /// What XDP sends, nobody completes.
@@ -326,6 +332,12 @@ extern "C" fn xdp_name(context: *mut xdp_md, name_at: u32) -> u64 {
 #[inline(never)]
 extern "C" fn xdp_key(context: *mut xdp_md, question: u64) -> u64 {
     step::key(&XdpDoor(context).frame(), question)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xdp_learn(context: *mut xdp_md, control: *const Control, name_at: u32, recent: *mut Recent) -> u32 {
+    step::learn(&XdpDoor(context).frame(), control, name_at, recent)
 }
 
 /// Turns the query into its answer; 0 if that fails, with the packet half written. The ports are not handed over: an

@@ -30,12 +30,13 @@ use guard_common::{
     flow::FlowLine,
     judge::{KeyBucket, KeyState, Rules},
     key::{Key, Secret},
+    local::Local,
     marks::{Look, MarkLine, Room},
     packet::Packet,
     policy::{Action, Control, Mode, Policy},
     question::Message,
     remedy::{Allowance, Reason, Verdict},
-    sample::{Sample, Sampler},
+    sample::Sample,
     time::{Ticks, ticks_of_ms},
 };
 use nix::time::{ClockId, clock_gettime};
@@ -461,18 +462,12 @@ impl Bench {
         Ok(())
     }
 
-    /// Has each CPU begin anew to choose what it shows, as if nothing had come lately.
-    pub fn forget_samplers(&mut self) -> Result<()> {
-        let map = self.ebpf.map_mut(abi::SAMPLERS).context("no samplers")?;
-        let mut samplers = PerCpuArray::<_, [u32; size_of::<Sampler>() / 4]>::try_from(map)?;
-        let fresh = [0; size_of::<Sampler>() / 4];
-        for kind in 0..samplers.len() {
-            samplers.set(
-                kind,
-                PerCpuValues::try_from(vec![fresh; nr_cpus().map_err(|(_, error)| error)?])?,
-                0,
-            )?;
-        }
+    /// Has each CPU choose what it shows, and read names, as if nothing had come lately.
+    pub fn forget_locals(&mut self) -> Result<()> {
+        let map = self.ebpf.map_mut(abi::LOCALS).context("no locals")?;
+        let mut locals = PerCpuArray::<_, Local>::try_from(map)?;
+        let values = vec![Local::default(); nr_cpus().map_err(|(_, error)| error)?];
+        locals.set(0, PerCpuValues::try_from(values)?, 0)?;
         Ok(())
     }
 

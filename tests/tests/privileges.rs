@@ -14,7 +14,7 @@ use aya::{
     maps::{Array, Map, MapData, PerCpuArray, PerCpuValues},
     programs::loaded_programs,
 };
-use guard_common::{abi, budget::MeterLine, counter::Counters, flow::FlowLine, remedy::Allowance};
+use guard_common::{abi, budget::MeterLine, counter::Counters, flow::FlowLine, local::Local, remedy::Allowance};
 use guard_tests::{
     Namespace, bench,
     guard::{self, Guard, GuardOptions},
@@ -223,7 +223,7 @@ fn maps_that_programs_alone_write_to_are_frozen() -> Result<()> {
             (abi::COUNTERS, written::<Counters>(open(abi::COUNTERS)?)),
             (abi::ALLOWANCES, written::<Allowance>(open(abi::ALLOWANCES)?)),
             (abi::FLOWS, written::<FlowLine>(open(abi::FLOWS)?)),
-            (abi::SAMPLERS, written::<[u64; 2]>(open(abi::SAMPLERS)?)),
+            (abi::LOCALS, written::<Local>(open(abi::LOCALS)?)),
         ] {
             let said = said.with_context(|| name.to_owned())?;
             ensure!(said == io::ErrorKind::PermissionDenied, "{name}: {said}");

@@ -133,6 +133,25 @@ fn complete(mut frame: Vec<u8>) -> Vec<u8> {
     frame
 }
 
+/// The reader of a query drops one whose checksum is wrong; so does the reader of its answer.
+#[test]
+fn a_wrong_checksum_stays_as_wrong() {
+    for (ends, checksum_at) in [(V4, 40), (V6, 60)] {
+        let query = Query {
+            edns: Edns0::Without,
+            ..query("www.example.com", ends)
+        };
+        let right = answer(query.frame().unwrap(), SERVFAIL, Remark::Loop, Checksum::Whole);
+        assert!(checksums_hold(&right).unwrap());
+        let mut frame = query.frame().unwrap();
+        frame[checksum_at] ^= 0x40;
+        let mut wrong = answer(frame, SERVFAIL, Remark::Loop, Checksum::Whole);
+        assert!(!checksums_hold(&wrong).unwrap());
+        wrong[checksum_at..checksum_at + 2].copy_from_slice(&right[checksum_at..checksum_at + 2]);
+        assert_eq!(wrong, right);
+    }
+}
+
 #[test]
 fn a_checksum_left_to_the_card_stays_left_to_the_card() {
     for ends in [V4, V6] {

@@ -4,7 +4,9 @@
 //! change. What this module lets through, `breaker` and `evidence` would let through as well, and leave the key in the
 //! same state, but for what is counted of very many.
 
-use super::{Hop, KeyState, Taken, breaker, evidence, mark};
+use core::mem::offset_of;
+
+use super::{Hop, KeyState, Taken, breaker, evidence, evidence::Scores, mark};
 use crate::{flow::Sighting, time::Ticks};
 
 /// Queries of a key after which single ones count for less.
@@ -99,13 +101,23 @@ impl KeyState {
         (self.touched, self.since) = (now, now);
     }
 
+    /// Whether neither its scores nor its count of hops that came back say anything.
+    #[inline(always)]
+    fn counts_nothing(&self) -> bool {
+        const AT: usize = offset_of!(KeyState, recirculated);
+        const { assert!(AT.is_multiple_of(4) && offset_of!(Self, scores) == AT + 1 && size_of::<Scores>() == 3) };
+        let state: *const Self = self;
+        // They lie side by side. The optimiser would read each byte by itself.
+        // SAFETY: four bytes of the state, aligned to four.
+        unsafe { *state.cast::<u8>().add(AT).cast::<u32>() == 0 }
+    }
+
     /// Whether nothing speaks against the key, and a further hop would not alone.
     #[inline(always)]
     fn is_quiet(&self, hop: &Hop) -> bool {
-        let evidence::Scores { pace, echo, ladder } = self.scores;
-        // Four bytes that lie side by side.
-        let says = u32::from_ne_bytes([self.recirculated, pace, echo, ladder]);
-        says == 0 && self.phase == breaker::CLOSED && !(hop.same_host && self.hops >= mark::SUSPICIOUS_HOPS_TO_ONE - 1)
+        self.counts_nothing()
+            && self.phase == breaker::CLOSED
+            && !(hop.same_host && self.hops >= mark::SUSPICIOUS_HOPS_TO_ONE - 1)
     }
 
     /// Whether hops of it count that nobody has answered.

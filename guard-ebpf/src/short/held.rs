@@ -25,21 +25,22 @@ pub(super) fn end(
     in_hold: (u32, Ticks),
     counters: DeviceCounters,
 ) -> Option<u32> {
-    let slot = control.active & 1;
-    if bench::policy(slot)?.drops_what_is_held() {
+    if control.drops_held != 0 {
         counters.count_at(action_index(Verdict::Drop, Reason::Loop));
         return Some(DROPPED);
     }
+    let slot = control.active & 1;
+    let policy = bench::policy(slot)?;
     let (held_in_hold, until) = in_hold;
     let client = asked.ends.client();
     let (source, _) = addresses_at(frame, IP_AT, family(over(asked.udp_at)))?;
     let held = Held {
-        trusted: bench::trusts(&source, slot),
+        trusted: bench::trusts(&source, policy),
         source_port: client.port,
         answerable: frame.ne32(asked.udp_at + 8 + ANCOUNT_AT)? == 0,
         held_in_hold,
     };
-    let (verdict, reason) = bench::sentence(&held, key, client.address, until, slot);
+    let (verdict, reason) = bench::sentence(&held, key, client.address, until, policy);
     counters.count_at(action_index(verdict, reason));
     Some(match verdict {
         Verdict::Answer => Answered::pack(asked.udp_at, asked.question_end, slot),

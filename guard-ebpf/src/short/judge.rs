@@ -47,7 +47,7 @@ pub(super) fn judge<D: Door>(door: &D, frame: &Frame, control: &Control, asked: 
         server: asked.ends.server(),
         id: asked.id,
         same_host: false,
-        plain: control.blur(asked.hashed.plain as usize) & 1 != 0,
+        plain: asked.hashed.plain,
         egress: D::EGRESS,
         sighting: Sighting::New,
     };
@@ -72,7 +72,8 @@ pub(super) fn judge<D: Door>(door: &D, frame: &Frame, control: &Control, asked: 
         // The long way finds the same.
         return None;
     }
-    let draft = Draft::new(Kind::Query, now, flow)?;
+    // SAFETY: the slot of this CPU, on which no other of our programs runs now.
+    let draft = Draft::new(Kind::Query, unsafe { &mut *asked.local }, now, flow);
     if held && !draft.skips {
         // It is held, and may be shown: that is for the long way. Nothing has changed yet.
         return None;

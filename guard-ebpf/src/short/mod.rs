@@ -59,7 +59,8 @@ pub(crate) fn pass<D: Door>(door: &D, control: *const Control, family: u32) -> u
         return LEFT;
     }
     let frame = door.frame();
-    let passed = read::query(&frame, control, family).and_then(|asked| judge::judge(door, &frame, control, &asked));
+    let passed =
+        read::query(door, &frame, control, family).and_then(|asked| judge::judge(door, &frame, control, &asked));
     match passed {
         Some(passed) => passed,
         None => late::<LEFT>(),

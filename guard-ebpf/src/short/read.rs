@@ -6,26 +6,27 @@ use guard_common::{
     case::Ends,
     counter::Counter,
     key::Hashed,
+    local::Local,
     packet::Family,
     policy::Control,
-    question::{HEADER_LEN, name_len_at},
+    question::HEADER_LEN,
 };
 
 use super::{IP_AT, V4_LEN, V6_LEN};
-use crate::frame::Frame;
+use crate::{door::Door, frame::Frame, maps::LOCALS};
 
 /// Where the name of a message lies, counted from the UDP header in front of it.
 const NAME_AT: usize = 8 + HEADER_LEN;
 
 /// Reads a query in a datagram of this family. `None` if it is none.
 #[inline(always)]
-pub(super) fn query(frame: &Frame, control: &Control, family: u32) -> Option<Asked> {
+pub(super) fn query<D: Door>(door: &D, frame: &Frame, control: &Control, family: u32) -> Option<Asked> {
     let datagram = if family == Family::V4 as u32 {
         v4(frame, control)?
     } else {
         v6(frame, control)?
     };
-    datagram.question(frame, control)
+    datagram.question(door, frame, control)
 }
 
 /// A datagram with the first half of a message.
@@ -86,6 +87,8 @@ fn v6(frame: &Frame, control: &Control) -> Option<Datagram> {
 pub(super) struct Asked {
     pub(super) ends: Ends,
     pub(super) hashed: Hashed,
+    /// What this CPU keeps for itself.
+    pub(super) local: *mut Local,
     /// The DNS ID.
     pub(super) id: u16,
     /// The counter of such queries.
@@ -105,7 +108,7 @@ impl Asked {
 
 impl Datagram {
     #[inline(always)]
-    fn question(&self, frame: &Frame, control: &Control) -> Option<Asked> {
+    fn question<D: Door>(&self, door: &D, frame: &Frame, control: &Control) -> Option<Asked> {
         let Self { udp, dns, .. } = *self;
         let [source_port, destination_port, length] =
             [udp, udp >> 16, udp >> 32].map(|half| (half as u16).swap_bytes());
@@ -115,20 +118,26 @@ impl Datagram {
             return None;
         }
         let udp_at = control.blur(self.udp_at) & 0x7f;
-        let name = frame.cursor(udp_at).forward(NAME_AT);
-        let name_len = name_len_at(name)?;
+        let local = LOCALS.get_ptr_mut(0)?;
+        // SAFETY: the slot of this CPU, on which no other of our programs runs now.
+        let recent = unsafe { &mut (*local).recent };
+        let type_and_class = match recent.recall(frame.cursor(udp_at).forward(NAME_AT)) {
+            Some(type_and_class) => type_and_class,
+            None => door.learn(control, udp_at + NAME_AT, recent)?,
+        };
+        let name_len = recent.name_len();
         if NAME_AT + name_len + 4 > length as usize {
             return None;
         }
-        let (hashed, qtype) = Hashed::read_at(name, name_len, &control.secret)?;
         Some(Asked {
             ends: Ends::new((self.source, source_port), (self.destination, destination_port)),
-            hashed,
+            hashed: recent.asked(type_and_class, &control.secret),
+            local,
             id: (dns as u16).swap_bytes(),
             counter: self.counter,
             udp_at,
             question_end: udp_at + NAME_AT + name_len + 4,
-            qtype,
+            qtype: (type_and_class as u16).swap_bytes(),
         })
     }
 }

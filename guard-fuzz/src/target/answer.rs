@@ -1,8 +1,8 @@
 //! The answer that is made of a query's packet, against etherparse, hickory-proto and domain.
 
-use etherparse::{NetHeaders, PacketHeaders, TransportHeader, UdpHeader};
+use etherparse::{NetHeaders, PacketHeaders, TransportHeader, UdpHeader, checksum::Sum16BitWords};
 use guard_common::{
-    answer::{Checksum, Plan, Remark, is_answerable},
+    answer::{Checksum, Plan, Remark, checksum_state, is_answerable},
     packet::{Family, Packet},
     question::Message,
 };
@@ -54,7 +54,9 @@ impl Target for Answer {
             rcode: RCODES[usize::from(*how) % 3],
             remark: Remark::from_u32(u32::from(*how) >> 2),
         };
-        let plan = |checksum| Plan::new(frame, &packet, &message, how.rcode, how.remark, checksum);
+        let right = with_right_checksum(frame, &packet, &message);
+        let right = right.as_slice();
+        let plan = |checksum| Plan::new(right, &packet, &message, how.rcode, how.remark, checksum);
         let (Some(whole), Some(partial)) = (plan(Checksum::Whole), plan(Checksum::Partial)) else {
             // An OPT record that the UDP length announces lies behind the end of the frame.
             return if message.end > frame.len() {
@@ -63,13 +65,48 @@ impl Target for Answer {
                 wrong("no plan for a query that is there")
             };
         };
-        let (Some(whole), Some(partial)) = (written(frame, &whole), written(frame, &partial)) else {
+        let written = [(frame, &whole), (right, &whole), (right, &partial)].map(|(frame, plan)| written(frame, plan));
+        let [Some(as_it_came), Some(whole), Some(partial)] = written else {
             return wrong("an answer that could not be written");
         };
-        let class = is_right(frame, &packet, &message, how, &whole)?;
+        if without_checksum(&packet, as_it_came) != without_checksum(&packet, whole.clone()) {
+            return wrong("another answer for a wrong checksum");
+        }
+        let class = is_right(right, &packet, &message, how, &whole)?;
         is_left_to_the_card(&packet, &whole, &partial)?;
         Ok(class)
     }
+}
+
+/// The frame of a query with the right checksum in the place of a wrong one, which its answer would take over.
+fn with_right_checksum(frame: &[u8], packet: &Packet, message: &Message) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    let (at, end) = (packet.transport_at, message.end);
+    if end > frame.len()
+        || frame[at + 6..at + 8] == [0, 0]
+        || checksum_state(frame.as_slice(), packet, end - at) == Checksum::Partial
+    {
+        return frame;
+    }
+    let addresses = match packet.family {
+        Family::V4 => packet.ip_at + 12..packet.ip_at + 20,
+        Family::V6 => packet.ip_at + 8..packet.ip_at + 40,
+    };
+    let sum = Sum16BitWords::new()
+        .add_slice(&frame[addresses])
+        .add_2bytes([0, 17])
+        .add_slice(&frame[at + 4..at + 6])
+        .add_slice(&frame[at..at + 6])
+        .add_slice(&frame[at + 8..end])
+        .to_ones_complement_with_no_zero();
+    frame[at + 6..at + 8].copy_from_slice(&sum.to_ne_bytes());
+    frame
+}
+
+/// A frame with no checksum of its datagram.
+fn without_checksum(packet: &Packet, mut frame: Vec<u8>) -> Vec<u8> {
+    frame[packet.transport_at + 6..packet.transport_at + 8].fill(0);
+    frame
 }
 
 fn written(frame: &[u8], plan: &Plan) -> Option<Vec<u8>> {

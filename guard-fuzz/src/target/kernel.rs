@@ -73,7 +73,7 @@ impl Kernel {
         let policy = policy(script.plan);
         let shows_all = shows_all(script.plan);
         // A storm under a plan that hides must not make the next one show less.
-        self.bench.forget_samplers()?;
+        self.bench.forget_locals()?;
         self.bench.set_control(|control| {
             control.secret = script.secret;
             control.sample_quota = if shows_all { QUOTA } else { 0 };

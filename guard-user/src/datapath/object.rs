@@ -15,10 +15,10 @@ use guard_common::{
     counter::{Counters, RowCount},
     flow::FlowLine,
     judge::KeyBucket,
+    local::Local,
     marks::MarkLine,
     policy::{Control, MAX_ROWS, Policy},
     remedy::Allowance,
-    sample::Sampler,
 };
 use nix::sys::resource::{Resource, setrlimit};
 use tracing::{debug, warn};
@@ -75,7 +75,7 @@ pub(super) fn load(object: &[u8], pins: &Pins, namespace: u32) -> Result<Ebpf, O
 
 /// Maps that programs alone write to: nobody else may, the agent included. Those with locks cannot be frozen, nor can a
 /// ring buffer, in which its reader notes how far it has come; constants are frozen when they are loaded.
-const FROZEN: [&str; 5] = [abi::ALLOWANCES, abi::COUNTERS, "DESKS", abi::FLOWS, abi::SAMPLERS];
+const FROZEN: [&str; 5] = [abi::ALLOWANCES, abi::COUNTERS, "DESKS", abi::FLOWS, abi::LOCALS];
 
 /// Name, bytes of a value, and entries of each map.
 fn shapes() -> [(&'static str, usize, usize); 13] {
@@ -91,7 +91,7 @@ fn shapes() -> [(&'static str, usize, usize); 13] {
         (abi::METERS, size_of::<MeterLine>(), abi::METER_LINES),
         (abi::LINKS, size_of::<LinkBudget>(), MAX_LINKS),
         (abi::ROWS, size_of::<RowCount>(), 2 * MAX_ROWS),
-        (abi::SAMPLERS, size_of::<Sampler>(), 2),
+        (abi::LOCALS, size_of::<Local>(), 1),
         (abi::SAMPLES, 0, abi::SAMPLE_BYTES),
     ]
 }
@@ -116,7 +116,7 @@ fn fits(path: &Path, name: &str, value_size: usize, max_entries: usize) -> bool 
 
 /// Whether each CPU has values of its own in this map.
 fn is_per_cpu(name: &str) -> bool {
-    [abi::COUNTERS, abi::ROWS, abi::SAMPLERS].contains(&name)
+    [abi::COUNTERS, abi::LOCALS, abi::ROWS].contains(&name)
 }
 
 /// Bytes that the values of each map take.
