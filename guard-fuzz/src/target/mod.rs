@@ -95,7 +95,7 @@ impl Kind {
 /// All targets.
 pub const ALL: [Kind; 10] = [
     Kind::new("headers", 1_000_000, || Ok(Box::new(headers::Headers))),
-    Kind::new("question", 1_000_000, || Ok(Box::new(question::Question))),
+    Kind::new("question", 1_000_000, || Ok(Box::new(question::Question::default()))),
     Kind::new("answer", 1_000_000, || Ok(Box::new(answer::Answer))),
     Kind::new("spelling", 1_000_000, || Ok(Box::new(spelling::Spelling))),
     Kind::new("door", 50_000, || Ok(Box::new(door::Door::new()))),

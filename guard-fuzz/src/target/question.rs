@@ -1,9 +1,10 @@
 //! The walk over a DNS header and a name, against hickory-proto and domain.
 
 use guard_common::{
-    bytes::Bytes as _,
-    key::{Key, Secret},
+    bytes::{Bytes as _, Cursor as _},
+    key::{Hashed, Key, Secret},
     question::{FLAG_RD, HEADER_LEN, MAX_NAME_LEN, MAX_ZONE_LABELS, Message, Name, Unreadable},
+    recent::Recent,
 };
 use guard_sim::random::Random;
 
@@ -23,7 +24,10 @@ const SECRET: Secret = Secret([
 const MAX_LABEL_LEN: u8 = 63;
 
 /// The target. A case is a message.
-pub(super) struct Question;
+#[derive(Default)]
+pub(super) struct Question {
+    recent: Recent,
+}
 
 impl Target for Question {
     fn draw(&self, random: &mut Random) -> Vec<u8> {
@@ -42,6 +46,9 @@ impl Target for Question {
                 Ok(message) => agrees(case, message, who, theirs)?,
                 Err(why) => refused(case, *why, who, theirs)?,
             };
+        }
+        if let Ok(message) = &ours {
+            is_read_alike(case, message, &mut self.recent)?;
         }
         Ok(class)
     }
@@ -96,6 +103,32 @@ fn zones_lie_where_labels_begin(name: &[u8]) -> Verdict {
         let found = walked.ok().and_then(|walked| walked.zone_at(labels as u8));
         if found != expected {
             return wrong(format!("the last {labels} labels begin at {found:?}, not {expected:?}"));
+        }
+    }
+    Ok("")
+}
+
+/// Who remembers the name before it reads the same, and reads it the same once more.
+fn is_read_alike(case: &[u8], ours: &Message, recent: &mut Recent) -> Verdict {
+    const BEFORE: usize = 8;
+    let padded = [&[0x11; BEFORE][..], case].concat();
+    let packet = padded.as_slice();
+    let mut question = ours.question;
+    question.name_at += BEFORE;
+    let expected = Hashed::read(packet, &question, &SECRET).map(|hashed| (question.name_len, hashed));
+    for recalled in [false, true] {
+        let name = packet.cursor(0).forward(question.name_at);
+        let type_and_class = recent.recall(name);
+        if recalled && type_and_class.is_none() {
+            return wrong("a name that was just read is not recalled");
+        }
+        let read = type_and_class
+            .or_else(|| recent.learn(name, &SECRET))
+            .map(|type_and_class| (recent.name_len(), recent.asked(type_and_class, &SECRET)));
+        if read != expected {
+            return wrong(format!(
+                "{read:?} is read of the name behind another one, not {expected:?}"
+            ));
         }
     }
     Ok("")
