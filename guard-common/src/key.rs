@@ -27,6 +27,17 @@ impl Secret {
     }
 }
 
+#[cfg(test)]
+impl Secret {
+    /// What tests hash with.
+    pub(crate) const OF_TESTS: Self = Self([
+        0x1234_5678_9abc_def1,
+        0x0fed_cba9_8765_4321,
+        0x5555_aaaa_3333_cccc,
+        0x77,
+    ]);
+}
+
 /// Spreads the numbers of network namespaces over a key: 2^64 divided by the golden ratio.
 const NAMESPACES: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -194,12 +205,7 @@ mod tests {
     use super::*;
     use crate::abi::{KEY_BUCKETS, key_bucket};
 
-    const SECRET: Secret = Secret([
-        0x1234_5678_9abc_def1,
-        0x0fed_cba9_8765_4321,
-        0x5555_aaaa_3333_cccc,
-        0x77,
-    ]);
+    const SECRET: Secret = Secret::OF_TESTS;
 
     /// A packet of 20 header bytes and this wire name, and its key.
     fn key(name: &[u8], qtype: u16) -> Key {

@@ -31,7 +31,8 @@ impl Recent {
     #[inline(always)]
     pub fn recall<C: Cursor>(&self, name: C) -> Option<u32> {
         let length = self.name_len();
-        // As where it is hashed. What differs first is mostly the first block.
+        // The blocks are compared and not the length, as where they are hashed. The first one is where names mostly
+        // differ; by itself, it has the optimiser take the others one after the other, without a loop.
         let blocks = length & 0xf0;
         if blocks != 0 {
             if name.le64s()? != self.blocks[0] {

@@ -1,8 +1,8 @@
 //! Queries shown to the agent, so that it can name who causes a storm.
 //!
-//! The kernel keeps no list of names. It shows some of the queries, each with the number of queries that it stands for, and the
-//! agent adds them up. As long as there are few, that is each of them; when they become many, the kernel shows every
-//! second, every fourth, and so on, drawn at random, so that what it shows costs the same whatever comes.
+//! The kernel keeps no list of names. It shows some of the queries, each with the number of queries that it stands for,
+//! and the agent adds them up. As long as there are few, that is each of them; when they become many, the kernel shows
+//! every second, every fourth, and so on, drawn at random, so that what it shows costs the same whatever comes.
 
 use crate::{event::NAME_ROOM, time::Ticks};
 

@@ -8,12 +8,7 @@ use crate::{
     question::{HEADER_LEN, Question, name_len},
 };
 
-const SECRET: Secret = Secret([
-    0x1234_5678_9abc_def1,
-    0x0fed_cba9_8765_4321,
-    0x5555_aaaa_3333_cccc,
-    0x77,
-]);
+const SECRET: Secret = Secret::OF_TESTS;
 
 /// UDP header and DNS header, and where the name is behind them.
 const NAME_AT: usize = 8 + HEADER_LEN;

@@ -4,12 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const SECRET: Secret = Secret([
-    0x1234_5678_9abc_def1,
-    0x0fed_cba9_8765_4321,
-    0x5555_aaaa_3333_cccc,
-    0x77,
-]);
+const SECRET: Secret = Secret::OF_TESTS;
 const KEY: Key = Key(0x5eed);
 /// Headers in front of a name: UDP and DNS.
 const HEADERS: usize = 20;

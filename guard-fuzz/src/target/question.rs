@@ -2,11 +2,12 @@
 
 use guard_common::{
     bytes::{Bytes as _, Cursor as _},
-    key::{Hashed, Key, Secret},
+    key::{Hashed, Key},
     question::{FLAG_RD, HEADER_LEN, MAX_NAME_LEN, MAX_ZONE_LABELS, Message, Name, Unreadable},
     recent::Recent,
 };
 use guard_sim::random::Random;
+use guard_tests::bench::SECRET;
 
 use super::Target;
 use crate::{
@@ -15,12 +16,6 @@ use crate::{
     independent::{self, Asked, Reading},
 };
 
-const SECRET: Secret = Secret([
-    0x1234_5678_9abc_def1,
-    0x0fed_cba9_8765_4321,
-    0x5555_aaaa_3333_cccc,
-    0x77,
-]);
 const MAX_LABEL_LEN: u8 = 63;
 
 /// The target. A case is a message.

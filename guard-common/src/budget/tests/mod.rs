@@ -9,12 +9,7 @@ use crate::key::Secret;
 
 const SECOND: u64 = 1_000_000_000;
 
-const SECRET: Secret = Secret([
-    0x1234_5678_9abc_def1,
-    0x0fed_cba9_8765_4321,
-    0x5555_aaaa_3333_cccc,
-    0x77,
-]);
+const SECRET: Secret = Secret::OF_TESTS;
 
 /// Numbers that any run repeats.
 struct Random(u64);
