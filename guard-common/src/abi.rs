@@ -1,13 +1,13 @@
 //! What kernel object and agent agree on: names and sizes of the maps, and their version.
 
 /// Goes up with every change to a layout or to a map: pins of another version are never reused.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 /// Global variable (u32): what an interface's index is given on top in the network namespace that the programs are for, see
 /// [`crate::case::NAMESPACE_SHIFT`].
 pub const NAMESPACE: &str = "NAMESPACE";
 
-/// Array of one [`crate::policy::Control`].
+/// Array of one [`crate::policy::Control`]: a variable of the programs, see [`map_in_object`].
 pub const CONTROL: &str = "CONTROL";
 /// Array of two [`crate::policy::Policy`].
 pub const POLICIES: &str = "POLICIES";
@@ -58,6 +58,12 @@ pub const PROGRAM_XDP: &str = "dnsguard_xdp";
 pub const PROGRAM_INGRESS: &str = "dnsguard_in";
 /// The TC program for packets that go out.
 pub const PROGRAM_EGRESS: &str = "dnsguard_out";
+
+/// What the map that is pinned by this name is called in the object. One that holds a variable has the name of its section
+/// there, and no pin can have that: it has a dot (`bpf_lookup`, kernel/bpf/inode.c).
+pub fn map_in_object(name: &'static str) -> &'static str {
+    if name == CONTROL { ".bss.control" } else { name }
+}
 
 /// The bucket of `KEYS` in which a key lives.
 #[inline(always)]

@@ -22,6 +22,17 @@ pub trait Bytes {
         self.le64s(AT)
     }
 
+    /// The four bytes at each of these constant offsets, the first one least significant, by one look at where the packet
+    /// ends: the last of them is the highest.
+    #[inline(always)]
+    fn le32s_at<const N: usize>(&self, places: [usize; N]) -> Option<[u32; N]> {
+        let mut words = [0; N];
+        for (word, at) in words.iter_mut().zip(places) {
+            *word = u32::from_le(self.ne32(at)?);
+        }
+        Some(words)
+    }
+
     /// The place `at`, which is within reach of headers and question.
     fn cursor(&self, at: usize) -> impl Cursor;
 }
@@ -55,6 +66,12 @@ pub trait BytesMut: Bytes {
     fn put_le64(&mut self, at: usize, value: u64) -> Option<()>;
     /// Writes so many times eight bytes, by one look at where the packet ends.
     fn put_le64s<const N: usize>(&mut self, at: usize, values: [u64; N]) -> Option<()>;
+
+    /// The same from a constant offset on, as in [`Bytes::le64s_from`].
+    #[inline(always)]
+    fn put_le64s_from<const AT: usize, const N: usize>(&mut self, values: [u64; N]) -> Option<()> {
+        self.put_le64s(AT, values)
+    }
 }
 
 fn window<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {

@@ -30,6 +30,11 @@ const MAX_EXTENSION_HEADERS: usize = 4;
 /// In the first eight bytes of an IPv4 header, the first byte least significant: more fragments to come, or an offset into a
 /// datagram that began elsewhere (RFC 791 section 3.1).
 const FRAGMENT_V4: u64 = 0xff3f << 48;
+/// The same in bytes 6 to 9 of the header, and what these are, beside the TTL, of a datagram and of a segment that are no
+/// fragments.
+const FRAGMENT: u32 = (FRAGMENT_V4 >> 48) as u32;
+const WHOLE_UDP: u32 = (PROTOCOL_UDP as u32) << 24;
+const WHOLE_TCP: u32 = (PROTOCOL_TCP as u32) << 24;
 /// Type and first byte, the first one least significant, of IPv4 with five words of header.
 const PLAIN_V4: u32 = 0x45 << 16 | ETHERTYPE_IPV4.swap_bytes() as u32;
 /// Of IPv6: of the first byte only the upper half counts.
@@ -95,62 +100,65 @@ pub enum Stop {
 pub enum Glance {
     /// It is nothing that could be DNS.
     Other,
-    /// It is a segment with these ports: the source's in the upper half.
-    Segment(u32),
+    /// It is a segment with these ports.
+    Segment(Ports),
     /// It is a datagram with these ports, whose headers have neither options nor extensions.
-    Datagram(Family, u32),
+    Datagram(Family, Ports),
     /// Only a walk tells.
     Unclear,
+}
+
+/// Source and destination port as they lie in a packet, the first of the four bytes least significant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports(pub u32);
+
+impl Ports {
+    /// The ports of these numbers.
+    #[inline(always)]
+    pub const fn new(source: u16, destination: u16) -> Self {
+        Self(source.swap_bytes() as u32 | (destination.swap_bytes() as u32) << 16)
+    }
+
+    /// Both modulo 64.
+    #[inline(always)]
+    pub const fn modulo_64(self) -> [u32; 2] {
+        [self.0 >> 8 & 63, self.0 >> 24 & 63]
+    }
 }
 
 /// Tells in a few steps what most frames are. A walk says the same.
 #[inline(always)]
 pub fn glance<B: Bytes + ?Sized>(frame: &B) -> Glance {
-    // From the last four bytes of a source address on: up to the ports over IPv4.
-    let Some([first, second, _, last]) = frame.le64s_from::<8, 4>() else {
+    // The type, and the first two bytes of what follows it; bytes 6 to 9 of that; the ports over IPv4.
+    let places = [EthHdr::LEN - 2, EthHdr::LEN + 6, EthHdr::LEN + Ipv4Hdr::LEN];
+    let Some([kind, middle, ports]) = frame.le32s_at(places) else {
         return Glance::Unclear;
     };
-    // The type, and the first byte of what follows it.
-    let kind = (first >> 32) as u32;
     if kind & 0x00ff_ffff == PLAIN_V4 {
-        let ports = (last >> 16) as u32;
-        // The protocol, and whether it is a fragment, in one look.
-        let protocol = second & (FRAGMENT_V4 >> 16 | 0xff << 56);
-        if protocol == (PROTOCOL_UDP as u64) << 56 {
-            return Glance::Datagram(Family::V4, ports.swap_bytes());
-        }
-        if protocol & 0xff << 56 != protocol {
-            return Glance::Unclear;
-        }
-        return Glance::of(Family::V4, (protocol >> 56) as u8, ports);
+        // Whether it is a fragment, and the protocol, in one look.
+        return match middle & (FRAGMENT | 0xff << 24) {
+            WHOLE_UDP => Glance::Datagram(Family::V4, Ports(ports)),
+            WHOLE_TCP => Glance::Segment(Ports(ports)),
+            other if other & FRAGMENT == 0 => Glance::Other,
+            _ => Glance::Unclear,
+        };
     }
     if kind & 0x00f0_ffff == PLAIN_V6 {
-        let Some([ports]) = frame.le64s_from::<{ EthHdr::LEN + Ipv6Hdr::LEN }, 1>() else {
+        let Some([ports]) = frame.le32s_at([EthHdr::LEN + Ipv6Hdr::LEN]) else {
             return Glance::Unclear;
         };
-        return Glance::of(Family::V6, (second >> 32) as u8, ports as u32);
+        return match middle as u8 {
+            PROTOCOL_UDP => Glance::Datagram(Family::V6, Ports(ports)),
+            PROTOCOL_TCP => Glance::Segment(Ports(ports)),
+            PROTOCOL_HOP_BY_HOP | PROTOCOL_ROUTING | PROTOCOL_FRAGMENT | PROTOCOL_DESTINATION_OPTIONS => {
+                Glance::Unclear
+            }
+            _ => Glance::Other,
+        };
     }
     match (kind as u16).swap_bytes() {
         ETHERTYPE_IPV4 | ETHERTYPE_IPV6 | ETHERTYPE_8021Q | ETHERTYPE_8021AD => Glance::Unclear,
         _ => Glance::Other,
-    }
-}
-
-impl Glance {
-    /// What a header without options or extensions leads to; `ports` are the four bytes behind it, the first one least
-    /// significant.
-    #[inline(always)]
-    fn of(family: Family, protocol: u8, ports: u32) -> Self {
-        if protocol == PROTOCOL_UDP {
-            return Self::Datagram(family, ports.swap_bytes());
-        }
-        if protocol == PROTOCOL_TCP {
-            return Self::Segment(ports.swap_bytes());
-        }
-        match protocol {
-            PROTOCOL_HOP_BY_HOP | PROTOCOL_ROUTING | PROTOCOL_FRAGMENT | PROTOCOL_DESTINATION_OPTIONS => Self::Unclear,
-            _ => Self::Other,
-        }
     }
 }
 
@@ -281,6 +289,12 @@ impl Packet {
             return None;
         }
         (self.ip_at + self.ip_len).checked_sub(self.transport_at + header_len)
+    }
+
+    /// Its ports.
+    #[inline(always)]
+    pub const fn ports(&self) -> Ports {
+        Ports::new(self.source_port, self.destination_port)
     }
 
     /// Source and destination address.

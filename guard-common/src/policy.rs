@@ -11,6 +11,7 @@ use crate::{
     hygiene::Hygiene,
     judge::Rules,
     key::{Key, Secret},
+    packet::Ports,
 };
 
 /// Address ranges that a policy can trust.
@@ -417,8 +418,9 @@ impl Control {
 
     /// Whether one of these may be a port on which DNS is spoken. If not, there is no need to look at the policy.
     #[inline(always)]
-    pub const fn may_be_dns(&self, source_port: u16, destination_port: u16) -> bool {
-        (self.port_bits >> (source_port & 63) | self.port_bits >> (destination_port & 63)) & 1 != 0
+    pub const fn may_be_dns(&self, ports: Ports) -> bool {
+        let [source, destination] = ports.modulo_64();
+        (self.port_bits >> source | self.port_bits >> destination) & 1 != 0
     }
 }
 

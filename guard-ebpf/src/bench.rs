@@ -26,7 +26,7 @@ use guard_common::{
 use crate::{
     dns::{BEGINS, LOUD, QUIET, RULED},
     door::{Link, NO_LINK},
-    maps::{ALLOWANCES, CONTROL, DeviceCounters, FLOWS, KEYS, LINKS, LOCALS, MARKS, METERS, POLICIES, ROWS},
+    maps::{ALLOWANCES, DeviceCounters, FLOWS, KEYS, LINKS, LOCALS, MARKS, METERS, POLICIES, ROWS, control},
 };
 
 /// log2 of the ticks in the second for which answers to shed queries are counted.
@@ -150,9 +150,7 @@ pub(crate) fn settle_if_known(flow: u64, sighting: u32) {
 /// Forgets that the client of a response waits for it, whatever port and ID it has asked with.
 #[inline(always)]
 pub(crate) fn settle_pending(case: &Case) {
-    if let Some(control) = CONTROL.get(0) {
-        judge_settle(case.pending(&control.secret));
-    }
+    judge_settle(case.pending(&control().secret));
 }
 
 /// Takes note of an error.
@@ -208,11 +206,11 @@ pub(crate) fn exceeds_rows(desk: &mut Desk) -> bool {
 #[inline(always)]
 pub(crate) fn exceeds_row_of_key(desk: &mut Desk) -> bool {
     let case = &desk.case;
-    let (Some(control), Some(policy)) = (CONTROL.get(0), policy(case.policy.into())) else {
+    let Some(policy) = policy(case.policy.into()) else {
         return false;
     };
     let Some(row) = policy.row(0) else { return false };
-    let Some(tag) = row.tag_of_key(case.subject.key, case.subject.egress, &control.secret) else {
+    let Some(tag) = row.tag_of_key(case.subject.key, case.subject.egress, &control().secret) else {
         return false;
     };
     let within = judge_meter(tag, 0, case.now_ns, case.packets, case.policy.into()) == 1;
@@ -261,8 +259,8 @@ impl Charged {
 /// Whether the only budget, which limits every question, is known to have no room for this one, which is then dropped
 /// without the agent being shown it: all of that is done. Nothing has changed if not.
 #[inline(always)]
-pub(crate) fn ends_over(key: Key, flow: u64, now_ns: u64, charged: &Charged, control: &Control) -> bool {
-    judge_over(key.0, flow, now_ns, charged.pack(), control) == 1
+pub(crate) fn ends_over(key: Key, flow: u64, now_ns: u64, charged: &Charged) -> bool {
+    judge_over(key.0, flow, now_ns, charged.pack()) == 1
 }
 
 /// Whether what is shed is dropped without the agent being shown it; then the draw is done.
@@ -670,9 +668,8 @@ extern "C" fn judge_sentence(held: *const Held, key: u64, client: u32, until: u3
     let (Some(held), Some(policy)) = (unsafe { held.as_ref() }, unsafe { policy.as_ref() }) else {
         return 0;
     };
-    let Some(control) = CONTROL.get(0) else { return 0 };
     let (verdict, reason) = remedy(policy, Key(key), held, || {
-        let tag = client_tag(Key(key), client as u16, &control.secret);
+        let tag = client_tag(Key(key), client as u16, &control().secret);
         spend(tag, until, policy.answers_per_client)
     });
     verdict as u32 | (reason as u32) << 8
@@ -690,16 +687,12 @@ extern "C" fn judge_shed(held: *const Held, desk: *const Desk) -> u32 {
     let Some(policy) = policy(desk.case.policy.into()) else {
         return 0;
     };
-    let Some(control) = CONTROL.get(0) else { return 0 };
+    let secret = &control().secret;
     let second = Ticks::from_ns(desk.case.now_ns).0 >> SECOND_SHIFT;
     let verdict = remedy_of_shed(policy, &desk.shed, held, || {
-        let tag = desk.shed.client_tag(desk.case.client.address, &control.secret);
+        let tag = desk.shed.client_tag(desk.case.client.address, secret);
         spend(tag, second, policy.answers_per_client)
-            && judge_answers(
-                desk.shed.tag(&control.secret),
-                desk.case.now_ns,
-                desk.case.policy.into(),
-            ) == 1
+            && judge_answers(desk.shed.tag(secret), desk.case.now_ns, desk.case.policy.into()) == 1
     });
     verdict as u32
 }
@@ -860,22 +853,20 @@ extern "C" fn judge_tag(case: *const Case, index: u32) -> u64 {
     let Some(case) = (unsafe { case.as_ref() }) else {
         return 0;
     };
-    let (Some(policy), Some(control)) = (policy(case.policy.into()), CONTROL.get(0)) else {
+    let Some(policy) = policy(case.policy.into()) else {
         return 0;
     };
     let Some(row) = policy.row(index) else { return 0 };
-    row.tag(&case.subject, &control.secret).unwrap_or(0)
+    row.tag(&case.subject, &control().secret).unwrap_or(0)
 }
 
 /// Whether a query ends because the only budget is known to be empty, as [`ends_over`] says.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn judge_over(key: u64, flow: u64, now_ns: u64, charged: u64, control: *const Control) -> u32 {
+extern "C" fn judge_over(key: u64, flow: u64, now_ns: u64, charged: u64) -> u32 {
     let charged = Charged::unpack(charged);
-    // SAFETY: the callers pass references; the verifier wants the check for null.
-    let (Some(control), Some(policy)) = (unsafe { control.as_ref() }, policy(charged.slot)) else {
-        return 0;
-    };
+    let control = control();
+    let Some(policy) = policy(charged.slot) else { return 0 };
     let Some(row) = policy
         .row(0)
         .filter(|_| control.has_rows == Control::ONE_ROW_FOR_ANY_KEY)
@@ -935,7 +926,7 @@ extern "C" fn judge_link(case: *const Case, exempt: u32, link: u32, shed: *mut S
     let Some(policy) = policy(case.policy.into()) else {
         return 0;
     };
-    let Some(control) = CONTROL.get(0) else { return 0 };
+    let control = control();
     let Some(budget) = LINKS.get_ptr_mut(Link::unpack(link).index) else {
         return PASSES;
     };
@@ -1039,14 +1030,12 @@ extern "C" fn judge_pending(flow: u64, now: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn judge_draw(kind: u32, now: u32, flow: u64) -> u32 {
-    let (Some(control), Some(local)) = (CONTROL.get(0), LOCALS.get_ptr_mut(0)) else {
-        return 0;
-    };
+    let Some(local) = LOCALS.get_ptr_mut(0) else { return 0 };
     // SAFETY: the slot of this CPU, on which no other of our programs runs now.
     let here = unsafe { (*local).sampler(Kind::from_u8(kind as u8)) };
     let mut sampler = *here;
     let random = sampler.random(flow);
-    let weight = sampler.draw(Ticks(now), control.sample_quota, || random);
+    let weight = sampler.draw(Ticks(now), control().sample_quota, || random);
     *here = sampler;
     weight.unwrap_or(0)
 }

@@ -17,8 +17,7 @@ use crate::{
     bench::{self, Desk},
     door::{Door, Headers},
     event::{self, Sighted},
-    maps::{CONTROL, DeviceCounters},
-    short::Answered,
+    maps::{DeviceCounters, control},
     step::READABLE,
 };
 
@@ -54,7 +53,7 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
     let Some(case) = (unsafe { case.as_mut() }) else {
         return PASS;
     };
-    let (Some(control), Some(policy)) = (CONTROL.get(0), bench::policy(headers.slot())) else {
+    let Some(policy) = bench::policy(headers.slot()) else {
         return PASS;
     };
     let Some(counters) = DeviceCounters::of(door.device()) else {
@@ -88,7 +87,7 @@ pub(crate) fn read<D: Door>(door: &D, headers: Headers, case: *mut Case) -> u32 
     }
     let sight = sight(door, headers, case);
     if case
-        .fill(&door.frame(), &packet, header, sight, &control.secret)
+        .fill(&door.frame(), &packet, header, sight, &control().secret)
         .is_none()
     {
         return PASS;
@@ -242,20 +241,9 @@ pub(crate) fn act<D: Door>(door: &D, headers: Headers, desk: *mut Desk) -> u32 {
     }
 }
 
-/// Plans the answer to a held query that took the short way. `None` if the packet is not what it was.
+/// Turns the query in the packet into its answer. `None`, with the packet half written, if that fails.
 #[inline(always)]
-pub(crate) fn plan_short<D: Door>(door: &D, answered: Answered) -> Option<Plan> {
-    let frame = door.frame();
-    let packet = answered.packet(&frame)?;
-    let message = answered.message(&frame, &packet)?;
-    let checksum = door.checksum(&frame, &packet, message.end - packet.transport_at);
-    let rcode = bench::policy(answered.slot())?.rcode;
-    Plan::new(&frame, &packet, &message, rcode, Remark::Held, checksum)
-}
-
-/// Plans the answer to the query in the packet. `None` if the packet is not what it was.
-#[inline(always)]
-pub(crate) fn plan<D: Door>(door: &D, headers: Headers, remark: u32) -> Option<Plan> {
+pub(crate) fn answer<D: Door>(door: &D, headers: Headers, remark: u32) -> Option<()> {
     let packet = headers.unpack();
     let frame = door.frame();
     let (start, end) = packet.payload(&frame)?;
@@ -263,5 +251,5 @@ pub(crate) fn plan<D: Door>(door: &D, headers: Headers, remark: u32) -> Option<P
     let checksum = door.checksum(&frame, &packet, end - packet.transport_at);
     let remark = Remark::from_u32(remark);
     let rcode = bench::policy(headers.slot())?.rcode;
-    Plan::new(&frame, &packet, &message, rcode, remark, checksum)
+    door.write(&Plan::new(&frame, &packet, &message, rcode, remark, checksum)?)
 }

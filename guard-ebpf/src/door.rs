@@ -1,13 +1,12 @@
 //! How a hook reaches its packet: what XDP and TC have each in their own way.
 
 use guard_common::{
-    answer::Checksum,
+    answer::{Checksum, Plan, checksum_state},
     budget::Service,
     case::{Case, NAMESPACE_SHIFT},
     key::Hashed,
     marks::Found,
     packet::{Family, Packet, Transport},
-    policy::Control,
     question::{Name, Question, Unreadable},
     recent::Recent,
     sample::Kind,
@@ -30,6 +29,9 @@ fn namespace() -> u32 {
 pub(crate) trait Door {
     /// Whether packets leave through it.
     const EGRESS: bool;
+
+    /// Whether the kernel completes the checksum of what is sent, where it is yet to be completed.
+    const COMPLETES: bool;
 
     /// The packet, as far as it can be read at once.
     fn frame(&self) -> Frame;
@@ -66,10 +68,23 @@ pub(crate) trait Door {
     fn key(&self, question: &Question) -> Option<Hashed>;
 
     /// [`Recent::learn`] behind a function call: the type and class that follow the name at `name_at`.
-    fn learn(&self, control: &Control, name_at: usize, recent: &mut Recent) -> Option<u32>;
+    fn learn(&self, name_at: usize, recent: &mut Recent) -> Option<u32>;
 
     /// Whether the UDP checksum in the packet is complete.
-    fn checksum(&self, frame: &Frame, packet: &Packet, udp_len: usize) -> Checksum;
+    #[inline(always)]
+    fn checksum(&self, frame: &Frame, packet: &Packet, udp_len: usize) -> Checksum {
+        if Self::COMPLETES {
+            checksum_state(frame, packet, udp_len)
+        } else {
+            Checksum::Whole
+        }
+    }
+
+    /// Whether the packet has this length, and can be written from its beginning to its end.
+    fn has_length(&self, length: usize) -> bool;
+
+    /// Gives the packet the length of the answer, and writes that. `None` if it fails.
+    fn write(&self, plan: &Plan) -> Option<()>;
 
     /// What the program is to return for a packet that goes on.
     const PASS: u32;
@@ -78,7 +93,7 @@ pub(crate) trait Door {
     const DROP: u32;
 
     /// `short::pass` behind a function call.
-    fn pass_short(&self, control: &Control, family: u32) -> u32;
+    fn pass_short(&self, family: u32) -> u32;
 
     /// `short::charge` behind a function call.
     fn charge_short(&self, passed: u32) -> u32;

@@ -118,6 +118,15 @@ impl Bytes for Frame {
     }
 
     #[inline(always)]
+    fn le32s_at<const N: usize>(&self, places: [usize; N]) -> Option<[u32; N]> {
+        if self.start + places[N - 1] + 4 > self.end {
+            return None;
+        }
+        // SAFETY: as for `get`.
+        Some(places.map(|at| u32::from_le(unsafe { *((self.start + at) as *const u32) })))
+    }
+
+    #[inline(always)]
     fn cursor(&self, at: usize) -> impl Cursor {
         let start = self.pointer(at);
         Self { start, ..*self }
@@ -193,5 +202,16 @@ impl BytesMut for Frame {
     #[inline(always)]
     fn put_le64s<const N: usize>(&mut self, at: usize, values: [u64; N]) -> Option<()> {
         self.put(at, values.map(u64::to_le))
+    }
+
+    #[inline(always)]
+    fn put_le64s_from<const AT: usize, const N: usize>(&mut self, values: [u64; N]) -> Option<()> {
+        let pointer = self.start + AT;
+        if pointer + 8 * N > self.end {
+            return None;
+        }
+        // SAFETY: as for `get`; the hook's context allows writing.
+        unsafe { *(pointer as *mut [u64; N]) = values.map(u64::to_le) };
+        Some(())
     }
 }

@@ -25,16 +25,15 @@ use crate::{
     bench::{self, Desk},
     dns,
     door::{Door, Headers, Link, NO_LINK},
-    maps::{CONTROL, DESKS, DeviceCounters},
+    maps::{DESKS, DeviceCounters, control},
     short,
 };
 
 /// Looks at one packet; tells what the program is to return.
 #[inline(always)]
 pub(crate) fn look<D: Door>(door: &D) -> u32 {
-    // What comes in is mostly nothing that could be DNS, and does not ask.
-    let known = if D::EGRESS { CONTROL.get(0) } else { None };
-    if known.is_some_and(|control| control.has_links != 0) {
+    let control = control();
+    if D::EGRESS && control.has_links != 0 {
         return door.walk(short::LEFT);
     }
     let (datagram, ports) = match glance(&door.frame()) {
@@ -43,16 +42,13 @@ pub(crate) fn look<D: Door>(door: &D) -> u32 {
         Glance::Segment(ports) => (None, ports),
         Glance::Datagram(family, ports) => (Some(family), ports),
     };
-    let Some(control) = known.or_else(|| CONTROL.get(0)) else {
-        return D::PASS;
-    };
-    if !control.may_be_dns((ports >> 16) as u16, ports as u16) {
+    if !control.may_be_dns(ports) {
         return D::PASS;
     }
     let Some(family) = datagram else {
         return door.walk(short::LEFT);
     };
-    let mut passed = door.pass_short(control, family as u32);
+    let mut passed = door.pass_short(family as u32);
     if passed == short::PASSED {
         return D::PASS;
     }
@@ -74,11 +70,11 @@ pub(crate) fn walk<D: Door>(door: &D, passed: u32) -> u32 {
         Ok(packet) => packet,
         Err(stop) => return pass_unread(door, stop),
     };
-    let Some(control) = CONTROL.get(0) else { return D::PASS };
+    let control = control();
     // Read once: whatever the agent switches to meanwhile is for the next packet.
     let slot = control.active & 1;
     let link = link_of(door, control, slot);
-    if control.may_be_dns(packet.source_port, packet.destination_port) {
+    if control.may_be_dns(packet.ports()) {
         return door.judge(Headers::pack(&packet, D::EGRESS, slot), link, passed);
     }
     pass(door, link, slot)
@@ -92,9 +88,8 @@ fn pass_unread<D: Door>(door: &D, stop: Stop) -> u32 {
         Stop::Fragment => DeviceCounters::count_on(door.device(), Counter::Fragments),
         Stop::Malformed => DeviceCounters::count_on(door.device(), Counter::BadHeader),
     }
-    if D::EGRESS
-        && let Some(control) = CONTROL.get(0)
-    {
+    if D::EGRESS {
+        let control = control();
         let slot = control.active & 1;
         return pass(door, link_of(door, control, slot), slot);
     }
@@ -116,7 +111,7 @@ fn link_of<D: Door>(door: &D, control: &Control, slot: u32) -> u32 {
 pub(crate) fn judge<D: Door>(door: &D, headers: Headers, link: u32, passed: u32) -> u32 {
     let packet = headers.unpack();
     let slot = headers.slot();
-    let (Some(control), Some(policy)) = (CONTROL.get(0), bench::policy(slot)) else {
+    let Some(policy) = bench::policy(slot) else {
         return D::PASS;
     };
     if !policy.has_port(packet.destination_port) && !policy.has_port(packet.source_port) {
@@ -128,7 +123,7 @@ pub(crate) fn judge<D: Door>(door: &D, headers: Headers, link: u32, passed: u32)
     // SAFETY: the slot of this CPU, on which no other of our programs runs now.
     let desk = unsafe { &mut *desk };
     let now_ns = bench::now_ns(policy);
-    if now_ns >= control.lease_until_ns {
+    if now_ns >= control().lease_until_ns {
         DeviceCounters::count_on(door.device(), Counter::LeaseOver);
         return pass(door, link, slot);
     }

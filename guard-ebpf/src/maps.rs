@@ -1,6 +1,6 @@
 //! The maps. Layouts and sizes are declared in `guard_common::abi`; the agent pins them by these names.
 
-use core::arch::asm;
+use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{
     btf_maps::{Array, PerCpuArray, RingBuf},
@@ -21,10 +21,6 @@ use guard_common::{
 };
 
 use crate::bench::Desk;
-
-/// What is read first.
-#[btf_map]
-pub(crate) static CONTROL: Array<Control, 1> = Array::new();
 
 /// The policy in force and the one before or after it.
 #[btf_map]
@@ -79,6 +75,23 @@ pub(crate) static SAMPLES: RingBuf<Sample, SAMPLE_BYTES> = RingBuf::new();
 /// another hook only after it has ended. (A test run on an old kernel may be interrupted.)
 #[btf_map]
 pub(crate) static DESKS: PerCpuArray<Desk, 1> = PerCpuArray::new();
+
+/// What is read first, of which only [`control`] gives the address.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.control")]
+static mut CONTROL: MaybeUninit<Control> = MaybeUninit::zeroed();
+
+/// What is read first. The kernel writes its address into the programs: no map has to be looked up.
+#[inline(always)]
+pub(crate) fn control() -> &'static Control {
+    let control: *const Control;
+    // The optimiser is not to know whose address it is: nothing here writes there, and it would read zeroes.
+    // SAFETY: the address of a variable that lives as long as the programs; the agent writes whole words.
+    unsafe {
+        asm!("{0} = {1} ll", out(reg) control, sym CONTROL, options(pure, nomem, nostack, preserves_flags));
+        &*control
+    }
+}
 
 /// The counters of one interface on this CPU.
 #[derive(Clone, Copy)]

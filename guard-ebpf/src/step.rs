@@ -9,7 +9,6 @@ use guard_common::{
     case::Case,
     key::Hashed,
     marks::Found,
-    policy::Control,
     question::{Name, Question, Unreadable, is_unsigned, name_len},
     recent::Recent,
     spelling::{Pattern, Respelling, Spelling, WORDS},
@@ -18,7 +17,7 @@ use guard_common::{
 use crate::{
     bench::Desk,
     frame::{Frame, MAX_OFFSET},
-    maps::CONTROL,
+    maps::control,
 };
 
 /// What `name` returns for a name it does not accept. No name is 0 bytes long.
@@ -52,9 +51,6 @@ pub(crate) fn question(frame: &Frame, name_at: u32, end: u32, case: *mut Case, d
     let Some(case) = (unsafe { case.as_mut() }) else {
         return Unreadable::Short as u32;
     };
-    let Some(control) = CONTROL.get(0) else {
-        return Unreadable::Short as u32;
-    };
     let name_at = name_at as usize & MAX_OFFSET;
     let name_len = match name_len(frame, name_at) {
         Ok(length) => length,
@@ -67,7 +63,7 @@ pub(crate) fn question(frame: &Frame, name_at: u32, end: u32, case: *mut Case, d
         Ok(question) => question,
         Err(unreadable) => return unreadable as u32,
     };
-    match Hashed::read(frame, &question, &control.secret) {
+    match Hashed::read(frame, &question, &control().secret) {
         Some(hashed) => case.fill_question(&question, hashed, device),
         None => return Unreadable::Short as u32,
     }
@@ -90,14 +86,13 @@ pub(crate) const fn pack_question(question: &Question) -> u64 {
 
 #[inline(always)]
 pub(crate) fn key(frame: &Frame, packed: u64) -> u64 {
-    let Some(control) = CONTROL.get(0) else { return 0 };
     let question = Question {
         name_at: (packed >> 48) as usize,
         name_len: (packed >> 32 & 0xff) as usize,
         qtype: (packed >> 16) as u16,
         qclass: packed as u16,
     };
-    match Hashed::read(frame, &question, &control.secret) {
+    match Hashed::read(frame, &question, &control().secret) {
         Some(hashed) => hashed.number(),
         None => 0,
     }
@@ -106,15 +101,15 @@ pub(crate) fn key(frame: &Frame, packed: u64) -> u64 {
 /// Reads the name that begins at `name_at`, which is the recent one then: the type and class that follow it, or 0 if there
 /// is none.
 #[inline(always)]
-pub(crate) fn learn(frame: &Frame, control: *const Control, name_at: u32, recent: *mut Recent) -> u32 {
+pub(crate) fn learn(frame: &Frame, name_at: u32, recent: *mut Recent) -> u32 {
     // SAFETY: the callers pass references; the verifier wants the check for null.
-    let (Some(control), Some(recent)) = (unsafe { control.as_ref() }, unsafe { recent.as_mut() }) else {
+    let Some(recent) = (unsafe { recent.as_mut() }) else {
         return 0;
     };
     // Of a short name, so many bytes in front of it are read as well.
     const BEFORE: usize = 16;
     let name = frame.cursor(name_at as usize - BEFORE).forward(BEFORE);
-    recent.learn(name, &control.secret).unwrap_or(0)
+    recent.learn(name, &control().secret).unwrap_or(0)
 }
 
 /// What it says. A question of type and class 0 is left to others.
@@ -134,14 +129,13 @@ pub(crate) fn begin_spelling(frame: &Frame, desk: *mut Desk, nonce: u32) -> u32 
     let Some(desk) = (unsafe { desk.as_mut() }) else {
         return 0;
     };
-    let Some(control) = CONTROL.get(0) else { return 0 };
     let name = desk.case.name();
     let Some(unsigned) = is_unsigned(frame, name.at, name.length) else {
         return 0;
     };
     desk.nonce = nonce;
     desk.spelled.unsigned = unsigned;
-    desk.spelled.spelling = Spelling::begin(desk.case.subject.key, &control.secret);
+    desk.spelled.spelling = Spelling::begin(desk.case.subject.key, &control().secret);
     1
 }
 
@@ -152,8 +146,7 @@ pub(crate) fn spell(frame: &Frame, desk: *mut Desk, word: u32) -> u32 {
     let Some(desk) = (unsafe { desk.as_mut() }) else {
         return 0;
     };
-    let Some(control) = CONTROL.get(0) else { return 0 };
-    let secret = &control.secret;
+    let secret = &control().secret;
     let name = desk.case.name();
     let pattern = Pattern::new(desk.nonce, desk.case.subject.key, secret);
     said(
@@ -171,10 +164,10 @@ pub(crate) fn respell(frame: &mut Frame, desk: *mut Desk, found: u64, word: u32)
     let Some(desk) = (unsafe { desk.as_mut() }) else {
         return 0;
     };
-    let (Some(control), Some(found)) = (CONTROL.get(0), Found::from_number(found)) else {
+    let Some(found) = Found::from_number(found) else {
         return 0;
     };
-    let secret = &control.secret;
+    let secret = &control().secret;
     let how = if found.own {
         Respelling::Flip(Pattern::new(found.nonce, desk.case.subject.key, secret))
     } else {

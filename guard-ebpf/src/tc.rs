@@ -5,13 +5,12 @@ use aya_ebpf::{
     helpers::generated::{bpf_l4_csum_replace, bpf_redirect, bpf_skb_change_tail, bpf_skb_pull_data},
 };
 use guard_common::{
-    answer::{Checksum, Plan, checksum_state},
+    answer::Plan,
     case::Case,
     counter::Counter,
     key::Hashed,
     marks::Found,
-    packet::{MAX_WALK, Packet, destination},
-    policy::Control,
+    packet::{MAX_WALK, destination},
     question::{Name, Question, Unreadable},
     recent::Recent,
     sample::Kind,
@@ -59,6 +58,7 @@ pub(crate) fn run<const EGRESS: bool>(context: *mut __sk_buff) -> i32 {
 
 impl<const EGRESS: bool> Door for TcDoor<EGRESS> {
     const EGRESS: bool = EGRESS;
+    const COMPLETES: bool = true;
     const PASS: u32 = NEXT as u32;
     const DROP: u32 = SHOT as u32;
 
@@ -119,13 +119,25 @@ impl<const EGRESS: bool> Door for TcDoor<EGRESS> {
     }
 
     #[inline(always)]
-    fn learn(&self, control: &Control, name_at: usize, recent: &mut Recent) -> Option<u32> {
-        step::unpack_type(tc_learn(self.0, control, name_at as u32, recent))
+    fn learn(&self, name_at: usize, recent: &mut Recent) -> Option<u32> {
+        step::unpack_type(tc_learn(self.0, name_at as u32, recent))
+    }
+
+    /// One that has its length and is linear is writable from the beginning (`bpf_unclone_prologue`, net/core/filter.c).
+    #[inline(always)]
+    fn has_length(&self, length: usize) -> bool {
+        // SAFETY: the context of this call.
+        self.frame().len() == length && unsafe { (*self.0).len } as usize == length
     }
 
     #[inline(always)]
-    fn checksum(&self, frame: &Frame, packet: &Packet, udp_len: usize) -> Checksum {
-        checksum_state(frame, packet, udp_len)
+    fn write(&self, plan: &Plan) -> Option<()> {
+        let length = plan.frame_len();
+        // SAFETY: the context of this call. The helper makes the whole packet linear and writable.
+        if !self.has_length(length) && unsafe { bpf_skb_change_tail(self.0, length as u32, 0) } != 0 {
+            return None;
+        }
+        plan.write(&mut self.frame())
     }
 
     #[inline(always)]
@@ -144,11 +156,11 @@ impl<const EGRESS: bool> Door for TcDoor<EGRESS> {
     }
 
     #[inline(always)]
-    fn pass_short(&self, control: &Control, family: u32) -> u32 {
+    fn pass_short(&self, family: u32) -> u32 {
         if EGRESS {
-            tc_pass_short_out(self.0, control, family)
+            tc_pass_short_out(self.0, family)
         } else {
-            tc_pass_short_in(self.0, control, family)
+            tc_pass_short_in(self.0, family)
         }
     }
 
@@ -260,26 +272,12 @@ impl<const EGRESS: bool> TcDoor<EGRESS> {
         // SAFETY: only numbers.
         unsafe { bpf_redirect(self.ifindex(), flags) as u32 }
     }
-
-    /// Gives the packet the length of the answer, and writes that. `None` if it fails.
-    #[inline(always)]
-    fn write(&self, plan: &Plan) -> Option<()> {
-        let length = plan.frame_len();
-        // One that has its length and is linear is writable from the beginning (`bpf_unclone_prologue`, net/core/filter.c).
-        // SAFETY: the context of this call.
-        let has_length = self.frame().len() == length && unsafe { (*self.0).len } as usize == length;
-        // SAFETY: the context of this call. The helper makes the whole packet linear and writable.
-        if !has_length && unsafe { bpf_skb_change_tail(self.0, length as u32, 0) } != 0 {
-            return None;
-        }
-        plan.write(&mut self.frame())
-    }
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tc_pass_short_in(context: *mut __sk_buff, control: *const Control, family: u32) -> u32 {
-    short::pass(&TcDoor::<false>(context), control, family)
+extern "C" fn tc_pass_short_in(context: *mut __sk_buff, family: u32) -> u32 {
+    short::pass(&TcDoor::<false>(context), family)
 }
 
 #[unsafe(no_mangle)]
@@ -290,8 +288,8 @@ extern "C" fn tc_walk_in(context: *mut __sk_buff, passed: u32) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tc_pass_short_out(context: *mut __sk_buff, control: *const Control, family: u32) -> u32 {
-    short::pass(&TcDoor::<true>(context), control, family)
+extern "C" fn tc_pass_short_out(context: *mut __sk_buff, family: u32) -> u32 {
+    short::pass(&TcDoor::<true>(context), family)
 }
 
 #[unsafe(no_mangle)]
@@ -400,8 +398,8 @@ extern "C" fn tc_key(context: *mut __sk_buff, question: u64) -> u64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tc_learn(context: *mut __sk_buff, control: *const Control, name_at: u32, recent: *mut Recent) -> u32 {
-    step::learn(&TcDoor::<false>(context).frame(), control, name_at, recent)
+extern "C" fn tc_learn(context: *mut __sk_buff, name_at: u32, recent: *mut Recent) -> u32 {
+    step::learn(&TcDoor::<false>(context).frame(), name_at, recent)
 }
 
 #[unsafe(no_mangle)]
@@ -426,17 +424,14 @@ extern "C" fn tc_link(context: *mut __sk_buff, slot: u32) -> u32 {
 #[inline(never)]
 extern "C" fn tc_answer(context: *mut __sk_buff, offsets: u64, remark: u32) -> u32 {
     let door = TcDoor::<false>(context);
-    let plan = dns::plan(&door, Headers { offsets, ports: 0 }, remark);
-    step::done(plan.and_then(|plan| door.write(&plan)))
+    step::done(dns::answer(&door, Headers { offsets, ports: 0 }, remark))
 }
 
 /// The same for one that took the short way.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tc_answer_short(context: *mut __sk_buff, answered: u32) -> u32 {
-    let door = TcDoor::<false>(context);
-    let plan = dns::plan_short(&door, Answered::unpack(answered));
-    step::done(plan.and_then(|plan| door.write(&plan)))
+    step::done(Answered::unpack(answered).answer(&TcDoor::<false>(context)))
 }
 
 #[unsafe(no_mangle)]

@@ -13,8 +13,6 @@ use guard_common::{
     counter::Counter,
     key::Hashed,
     marks::Found,
-    packet::Packet,
-    policy::Control,
     question::{Name, Question, Unreadable},
     recent::Recent,
     sample::Kind,
@@ -43,6 +41,8 @@ pub(crate) fn run(context: *mut xdp_md) -> u32 {
 
 impl Door for XdpDoor {
     const EGRESS: bool = false;
+    /// What XDP sends, nobody completes.
+    const COMPLETES: bool = false;
     const PASS: u32 = XDP_PASS;
     const DROP: u32 = XDP_DROP;
 
@@ -85,14 +85,23 @@ impl Door for XdpDoor {
     }
 
     #[inline(always)]
-    fn learn(&self, control: &Control, name_at: usize, recent: &mut Recent) -> Option<u32> {
-        step::unpack_type(xdp_learn(self.0, control, name_at as u32, recent))
+    fn learn(&self, name_at: usize, recent: &mut Recent) -> Option<u32> {
+        step::unpack_type(xdp_learn(self.0, name_at as u32, recent))
     }
 
-    /// What XDP sends, nobody completes.
     #[inline(always)]
-    fn checksum(&self, _: &Frame, _: &Packet, _: usize) -> Checksum {
-        Checksum::Whole
+    fn has_length(&self, length: usize) -> bool {
+        self.frame().len() == length
+    }
+
+    #[inline(always)]
+    fn write(&self, plan: &Plan) -> Option<()> {
+        let longer = plan.frame_len() as i32 - self.frame().len() as i32;
+        // SAFETY: the context of this call.
+        if longer != 0 && unsafe { bpf_xdp_adjust_tail(self.0, longer) } != 0 {
+            return None;
+        }
+        plan.write(&mut self.frame())
     }
 
     #[inline(always)]
@@ -111,8 +120,8 @@ impl Door for XdpDoor {
     }
 
     #[inline(always)]
-    fn pass_short(&self, control: &Control, family: u32) -> u32 {
-        xdp_pass_short(self.0, control, family)
+    fn pass_short(&self, family: u32) -> u32 {
+        xdp_pass_short(self.0, family)
     }
 
     #[inline(always)]
@@ -202,23 +211,12 @@ impl XdpDoor {
         }
         XDP_TX
     }
-
-    /// Gives the packet the length of the answer, and writes that. `None` if it fails.
-    #[inline(always)]
-    fn write(&self, plan: &Plan) -> Option<()> {
-        let longer = plan.frame_len() as i32 - self.frame().len() as i32;
-        // SAFETY: the context of this call.
-        if longer != 0 && unsafe { bpf_xdp_adjust_tail(self.0, longer) } != 0 {
-            return None;
-        }
-        plan.write(&mut self.frame())
-    }
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn xdp_pass_short(context: *mut xdp_md, control: *const Control, family: u32) -> u32 {
-    short::pass(&XdpDoor(context), control, family)
+extern "C" fn xdp_pass_short(context: *mut xdp_md, family: u32) -> u32 {
+    short::pass(&XdpDoor(context), family)
 }
 
 #[unsafe(no_mangle)]
@@ -336,8 +334,8 @@ extern "C" fn xdp_key(context: *mut xdp_md, question: u64) -> u64 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn xdp_learn(context: *mut xdp_md, control: *const Control, name_at: u32, recent: *mut Recent) -> u32 {
-    step::learn(&XdpDoor(context).frame(), control, name_at, recent)
+extern "C" fn xdp_learn(context: *mut xdp_md, name_at: u32, recent: *mut Recent) -> u32 {
+    step::learn(&XdpDoor(context).frame(), name_at, recent)
 }
 
 /// Turns the query into its answer; 0 if that fails, with the packet half written. The ports are not handed over: an
@@ -345,18 +343,14 @@ extern "C" fn xdp_learn(context: *mut xdp_md, control: *const Control, name_at: 
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn xdp_answer(context: *mut xdp_md, offsets: u64, remark: u32) -> u32 {
-    let door = XdpDoor(context);
-    let plan = dns::plan(&door, Headers { offsets, ports: 0 }, remark);
-    step::done(plan.and_then(|plan| door.write(&plan)))
+    step::done(dns::answer(&XdpDoor(context), Headers { offsets, ports: 0 }, remark))
 }
 
 /// The same for one that took the short way.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn xdp_answer_short(context: *mut xdp_md, answered: u32) -> u32 {
-    let door = XdpDoor(context);
-    let plan = dns::plan_short(&door, Answered::unpack(answered));
-    step::done(plan.and_then(|plan| door.write(&plan)))
+    step::done(Answered::unpack(answered).answer(&XdpDoor(context)))
 }
 
 #[unsafe(no_mangle)]

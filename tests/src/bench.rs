@@ -310,7 +310,10 @@ impl Bench {
     /// Changes what is read first.
     pub fn set_control(&mut self, change: impl FnOnce(&mut Control)) -> Result<()> {
         change(&mut self.control);
-        let map = self.ebpf.map_mut(abi::CONTROL).context("no control")?;
+        let map = self
+            .ebpf
+            .map_mut(abi::map_in_object(abi::CONTROL))
+            .context("no control")?;
         Ok(Array::<_, Control>::try_from(map)?.set(0, self.control, 0)?)
     }
 

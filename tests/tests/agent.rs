@@ -108,7 +108,7 @@ impl Standing {
             .collect();
         let pinned = loaded_maps()
             .flatten()
-            .filter(|map| maps.contains(&map.id()) && !map.name().contains(&b'.') && map.name() != b"DESKS")
+            .filter(|map| maps.contains(&map.id()) && !map.name().starts_with(b".rodata") && map.name() != b"DESKS")
             .map(|map| map.id())
             .collect();
         ensure!(!maps.is_empty(), "the programs {programs:?} have no maps");

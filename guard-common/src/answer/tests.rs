@@ -24,9 +24,29 @@ fn answer(mut frame: Vec<u8>, rcode: u32, remark: Remark, checksum: Checksum) ->
     let message = Message::read(frame.as_slice(), start, end).unwrap();
     assert!(is_answerable(frame.as_slice(), &packet, &message));
     let plan = Plan::new(frame.as_slice(), &packet, &message, rcode, remark, checksum).unwrap();
+    let turned = turned(&frame, remark.rcode(rcode), checksum == Checksum::Partial);
     frame.resize(plan.frame_len(), 0xa5);
     plan.write(frame.as_mut_slice()).unwrap();
+    if let Some(turned) = turned {
+        assert_eq!(hex(&turned), hex(&frame), "turned round in one go");
+    }
     frame
+}
+
+/// The answer that is written in one go, if it is.
+fn turned(query: &[u8], rcode: u32, completes: bool) -> Option<Vec<u8>> {
+    let packet = Packet::walk(query).unwrap();
+    let (start, end) = packet.payload(query).unwrap();
+    let question_end = Message::read(query, start, end).unwrap().question_end();
+    if packet.ip_at != 14 || packet.has_ip_options() || question_end != query.len() {
+        return None;
+    }
+    let mut frame = query.to_vec();
+    let turned = turn(frame.as_mut_slice(), packet.family, question_end, rcode, completes);
+    if turned.is_none() {
+        assert_eq!(frame, query, "nothing is written");
+    }
+    turned.map(|()| frame)
 }
 
 fn state(frame: &[u8]) -> Checksum {
@@ -235,6 +255,49 @@ fn records_or_ip_options_make_a_query_unanswerable() {
     let ip_len = (frame.len() - 14) as u16;
     frame[16..18].copy_from_slice(&ip_len.to_be_bytes());
     assert!(!judge(&frame));
+}
+
+#[test]
+fn a_plain_query_is_answered_in_one_go() {
+    for (ends, udp_at) in [(V4, 34), (V6, 54)] {
+        let plain = Query {
+            edns: Edns0::Without,
+            ..query("www.example.com", ends)
+        };
+        let whole = plain.frame().unwrap();
+        let partial = left_to_the_card(&whole).unwrap();
+        for completes in [false, true] {
+            let answer = turned(&whole, SERVFAIL, completes).unwrap();
+            assert_eq!(answer, plain.answer_frame(ResponseCode::ServFail, LOOP).unwrap());
+            assert_eq!(turned(&partial, SERVFAIL, completes).is_some(), completes);
+            // No checksum, and a record behind the question that the message does not have.
+            for (at, byte) in [(udp_at + 6, [0; 2]), (udp_at + 18, [0, 1])] {
+                let mut frame = whole.clone();
+                frame[at..at + 2].copy_from_slice(&byte);
+                assert_eq!(turned(&frame, SERVFAIL, completes), None);
+            }
+            // A message that goes on behind the question.
+            let mut frame = whole.clone();
+            frame[udp_at + 5] += 1;
+            assert_eq!(
+                turn(frame.as_mut_slice(), family(ends), whole.len(), SERVFAIL, completes),
+                None
+            );
+        }
+        let with_edns = query("www.example.com", ends).frame().unwrap();
+        let mut frame = with_edns.clone();
+        for question_end in [whole.len(), with_edns.len()] {
+            assert_eq!(
+                turn(frame.as_mut_slice(), family(ends), question_end, SERVFAIL, true),
+                None
+            );
+        }
+        assert_eq!(frame, with_edns);
+    }
+}
+
+fn family(ends: [&str; 2]) -> Family {
+    if ends == V4 { Family::V4 } else { Family::V6 }
 }
 
 /// The longest answer is the longest question with an EDE: 37 bytes more than the query had.

@@ -313,19 +313,18 @@ proptest! {
         } else {
             put(20, &[protocol]);
         }
-        let ports_of = |packet: Packet| u32::from(packet.source_port) << 16 | u32::from(packet.destination_port);
         match glance(frame.as_slice()) {
             Glance::Unclear => {}
             Glance::Other => prop_assert_eq!(walk(&frame), Err(Stop::Other)),
             Glance::Segment(ports) => {
                 let packet = walk(&frame).unwrap();
-                prop_assert_eq!((packet.transport, ports_of(packet)), (Transport::Tcp, ports));
+                prop_assert_eq!((packet.transport, packet.ports()), (Transport::Tcp, ports));
             }
             Glance::Datagram(family, ports) => {
                 let packet = walk(&frame).unwrap();
                 let plain = !packet.has_ip_options() && packet.ip_at == 14;
                 prop_assert_eq!((packet.transport, packet.family, plain), (Transport::Udp, family, true));
-                prop_assert_eq!(ports_of(packet), ports);
+                prop_assert_eq!(packet.ports(), ports);
             }
         }
     }
@@ -336,7 +335,7 @@ proptest! {
         query.envelope.source.set_port(port);
         let family = if v6 { Family::V6 } else { Family::V4 };
         let frame = query.frame().unwrap();
-        prop_assert_eq!(glance(frame.as_slice()), Glance::Datagram(family, u32::from(port) << 16 | 53));
+        prop_assert_eq!(glance(frame.as_slice()), Glance::Datagram(family, Ports::new(port, 53)));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{CHARGED, DROPPED, IP_AT, OVER_V6, SHED, family, over, read::Asked};
 use crate::{
     bench::{self, Desk},
     door::Door,
-    maps::{CONTROL, DESKS, DeviceCounters},
+    maps::{DESKS, DeviceCounters, control},
 };
 
 /// Puts a query on the desk for [`charge`]. It is in a function of its own, for their stacks together are too large.
@@ -56,7 +56,8 @@ pub(super) const fn charged(asked: &Asked, weight: u32) -> u32 {
 #[inline(always)]
 pub(crate) fn charge<D: Door>(door: &D, passed: u32) -> u32 {
     let weight = passed & !(CHARGED | OVER_V6);
-    let (Some(control), Some(desk)) = (CONTROL.get(0), DESKS.get_ptr_mut(0)) else {
+    let control = control();
+    let Some(desk) = DESKS.get_ptr_mut(0) else {
         return weight;
     };
     // SAFETY: as above.

@@ -29,8 +29,7 @@ pub(super) fn end(
         counters.count_at(action_index(Verdict::Drop, Reason::Loop));
         return Some(DROPPED);
     }
-    let slot = control.active & 1;
-    let policy = bench::policy(slot)?;
+    let policy = bench::policy(control.active)?;
     let (held_in_hold, until) = in_hold;
     let client = asked.ends.client();
     let (source, _) = addresses_at(frame, IP_AT, family(over(asked.udp_at)))?;
@@ -43,7 +42,7 @@ pub(super) fn end(
     let (verdict, reason) = bench::sentence(&held, key, client.address, until, policy);
     counters.count_at(action_index(verdict, reason));
     Some(match verdict {
-        Verdict::Answer => Answered::pack(asked.udp_at, asked.question_end, slot),
+        Verdict::Answer => Answered::pack(asked.udp_at, asked.question_end, policy.rcode),
         Verdict::Drop => DROPPED,
         Verdict::Pass | Verdict::WouldAnswer | Verdict::WouldDrop => PASSED,
     })

@@ -109,7 +109,7 @@ pub(super) fn judge<D: Door>(door: &D, frame: &Frame, control: &Control, asked: 
         egress: D::EGRESS,
         slot: control.active & 1,
     };
-    if weight == 0 && bench::ends_over(key, flow, now_ns, &charged, control) {
+    if weight == 0 && bench::ends_over(key, flow, now_ns, &charged) {
         return Some(DROPPED);
     }
     charge::prepare(door, control, asked, &hop, (key, flow, sighting), begins, now_ns)?;

@@ -19,10 +19,10 @@ mod held;
 mod judge;
 mod read;
 
-use guard_common::{packet::Family, policy::Control};
+use guard_common::packet::Family;
 
 pub(crate) use self::{answered::Answered, charge::charge};
-use crate::{door::Door, step::late};
+use crate::{door::Door, maps::control, step::late};
 
 /// What [`pass`] returns of a query that it has passed.
 pub(crate) const PASSED: u32 = 0;
@@ -50,11 +50,8 @@ const V6_LEN: usize = 40;
 /// Takes a datagram of this family, whose headers a glance has found plain, the short way: what becomes of it, in one of
 /// the numbers above.
 #[inline(always)]
-pub(crate) fn pass<D: Door>(door: &D, control: *const Control, family: u32) -> u32 {
-    // SAFETY: the callers pass references; the verifier wants the check for null.
-    let Some(control) = (unsafe { control.as_ref() }) else {
-        return LEFT;
-    };
+pub(crate) fn pass<D: Door>(door: &D, family: u32) -> u32 {
+    let control = control();
     if control.is_short == 0 {
         return LEFT;
     }

@@ -123,7 +123,7 @@ impl Datagram {
         let recent = unsafe { &mut (*local).recent };
         let type_and_class = match recent.recall(frame.cursor(udp_at).forward(NAME_AT)) {
             Some(type_and_class) => type_and_class,
-            None => door.learn(control, udp_at + NAME_AT, recent)?,
+            None => door.learn(udp_at + NAME_AT, recent)?,
         };
         let name_len = recent.name_len();
         if NAME_AT + name_len + 4 > length as usize {

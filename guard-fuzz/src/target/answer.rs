@@ -2,7 +2,7 @@
 
 use etherparse::{NetHeaders, PacketHeaders, TransportHeader, UdpHeader, checksum::Sum16BitWords};
 use guard_common::{
-    answer::{Checksum, Plan, Remark, checksum_state, is_answerable},
+    answer::{Checksum, Plan, Remark, checksum_state, is_answerable, turn},
     packet::{Family, Packet},
     question::Message,
 };
@@ -69,6 +69,11 @@ impl Target for Answer {
         let [Some(as_it_came), Some(whole), Some(partial)] = written else {
             return wrong("an answer that could not be written");
         };
+        let is_partial = is_partial(right, &packet, &message);
+        let sent = if is_partial { &partial } else { &whole };
+        for (query, completes, answer) in [(frame, false, &as_it_came), (right, false, &whole), (right, true, sent)] {
+            is_the_same_in_one_go(query, &packet, &message, (how, completes), answer)?;
+        }
         if without_checksum(&packet, as_it_came) != without_checksum(&packet, whole.clone()) {
             return wrong("another answer for a wrong checksum");
         }
@@ -82,10 +87,7 @@ impl Target for Answer {
 fn with_right_checksum(frame: &[u8], packet: &Packet, message: &Message) -> Vec<u8> {
     let mut frame = frame.to_vec();
     let (at, end) = (packet.transport_at, message.end);
-    if end > frame.len()
-        || frame[at + 6..at + 8] == [0, 0]
-        || checksum_state(frame.as_slice(), packet, end - at) == Checksum::Partial
-    {
+    if end > frame.len() || frame[at + 6..at + 8] == [0, 0] || is_partial(&frame, packet, message) {
         return frame;
     }
     let addresses = match packet.family {
@@ -101,6 +103,32 @@ fn with_right_checksum(frame: &[u8], packet: &Packet, message: &Message) -> Vec<
         .to_ones_complement_with_no_zero();
     frame[at + 6..at + 8].copy_from_slice(&sum.to_ne_bytes());
     frame
+}
+
+/// Whether the checksum of a query is one that a card is to complete.
+fn is_partial(frame: &[u8], packet: &Packet, message: &Message) -> bool {
+    checksum_state(frame, packet, message.end - packet.transport_at) == Checksum::Partial
+}
+
+/// What is written in one go, if it is, is what a plan writes.
+fn is_the_same_in_one_go(
+    query: &[u8],
+    packet: &Packet,
+    message: &Message,
+    (how, completes): (How, bool),
+    answer: &[u8],
+) -> Verdict {
+    let question_end = message.question_end();
+    if packet.ip_at != 14 || packet.has_ip_options() || question_end != query.len() {
+        return Ok("");
+    }
+    let mut frame = query.to_vec();
+    let rcode = how.remark.rcode(how.rcode);
+    match turn(frame.as_mut_slice(), packet.family, question_end, rcode, completes) {
+        Some(()) if frame != answer => wrong("another answer in one go"),
+        None if frame != query => wrong("a packet half written in one go"),
+        _ => Ok(""),
+    }
 }
 
 /// A frame with no checksum of its datagram.

@@ -3,11 +3,15 @@
 //! aya takes whatever map it finds at a pin. A map of another size under a program's feet is memory corruption, so each
 //! pin is compared with what the object says first, and thrown away if it differs.
 
-use std::{os::fd::AsFd as _, path::Path};
+use std::{
+    os::fd::AsFd as _,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{Map, MapInfo, MapType},
+    maps::{Array, Map, MapData, MapError, MapInfo, MapType},
 };
 use guard_common::{
     abi,
@@ -33,6 +37,8 @@ pub(crate) enum ObjectError {
     Load(#[source] Box<EbpfError>),
     #[error("cannot remove the outdated map {0}: {1}")]
     Outdated(String, #[source] std::io::Error),
+    #[error("cannot read the map {0}, which is to be taken over: {1}")]
+    Kept(String, #[source] MapError),
 }
 
 /// Loads the maps; programs are loaded when they are first attached. `namespace` is what goes on top of the index of the
@@ -46,6 +52,8 @@ pub(super) fn load(object: &[u8], pins: &Pins, namespace: u32) -> Result<Ebpf, O
     ) {
         debug!("cannot raise the limit for locked memory: {error}");
     }
+    let _writing = writing_control();
+    let mut control = Control::default();
     let mut loader = EbpfLoader::new();
     for (name, value_size, max_entries) in shapes() {
         let path = pins.map(name);
@@ -56,8 +64,14 @@ pub(super) fn load(object: &[u8], pins: &Pins, namespace: u32) -> Result<Ebpf, O
             );
             std::fs::remove_file(&path).map_err(|error| ObjectError::Outdated(path.display().to_string(), error))?;
         }
-        loader.map_pin_path(name, path);
+        if name == abi::CONTROL && path.exists() {
+            control = kept(&path).map_err(|error| ObjectError::Kept(path.display().to_string(), error))?;
+        }
+        loader.map_pin_path(abi::map_in_object(name), path);
     }
+    // aya writes a variable's first value into its map, also into one that it has found pinned, in which programs read that
+    // are attached. So its first value is what is there.
+    loader.override_global(abi::CONTROL, &control, false);
     // An object that was built before there were others has none.
     loader.override_global(abi::NAMESPACE, &namespace, false);
     let ebpf = loader
@@ -97,7 +111,7 @@ fn shapes() -> [(&'static str, usize, usize); 13] {
 }
 
 /// Whether what is pinned is the map of this name in every respect: somebody else's may differ in its type alone.
-fn fits(path: &Path, name: &str, value_size: usize, max_entries: usize) -> bool {
+fn fits(path: &Path, name: &'static str, value_size: usize, max_entries: usize) -> bool {
     let key_size = if value_size == 0 { 0 } else { size_of::<u32>() };
     let kind = match value_size {
         0 => MapType::RingBuf,
@@ -106,12 +120,25 @@ fn fits(path: &Path, name: &str, value_size: usize, max_entries: usize) -> bool 
     };
     MapInfo::from_pin(path).is_ok_and(|info| {
         info.map_type().is_ok_and(|found| found == kind)
-            && info.name() == name.as_bytes()
+            && info.name() == abi::map_in_object(name).as_bytes()
             && info.map_flags() == 0
             && info.key_size() as usize == key_size
             && info.value_size() as usize == value_size
             && info.max_entries() as usize == max_entries
     })
+}
+
+/// Who changes `CONTROL` keeps what this returns until it is written: of the agent's threads one at a time does. Another
+/// agent does not, as long as this one has the lock on the pins.
+pub(super) fn writing_control() -> MutexGuard<'static, ()> {
+    static WRITES: Mutex<()> = Mutex::new(());
+    WRITES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is read first by programs that may be attached.
+fn kept(path: &Path) -> Result<Control, MapError> {
+    let control: Array<MapData, Control> = Map::Array(MapData::from_pin(path)?).try_into()?;
+    control.get(&0, 0)
 }
 
 /// Whether each CPU has values of its own in this map.

@@ -75,6 +75,7 @@ impl Kernel {
             bank: 0,
             cpus: nr_cpus().unwrap_or(1) as u32,
         };
+        let _writing = object::writing_control();
         let mut control = kernel.control()?;
         if control.secret == Secret::default() {
             let mut words = [0; 4];
@@ -118,6 +119,7 @@ impl Kernel {
 
     /// The same, once no packet is left that is judged by the policy before this one.
     fn write(&mut self, policy: &Policy) -> Result<u32, MapFault> {
+        let _writing = object::writing_control();
         let mut control = self.control()?;
         control.active = (control.active & 1) ^ 1;
         control.generation = control.generation.wrapping_add(1);
@@ -160,6 +162,7 @@ impl Kernel {
 
     /// Lets the policy hold until a moment of the monotonic clock.
     pub(crate) fn lease(&mut self, until_ns: u64) -> Result<(), MapFault> {
+        let _writing = object::writing_control();
         let mut control = self.control()?;
         control.lease_until_ns = until_ns;
         self.set_control(control)
@@ -278,6 +281,6 @@ fn wait_for_running_programs() {
 }
 
 pub(super) fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, MapFault> {
-    let map = ebpf.take_map(name).ok_or(MapFault::Missing(name))?;
+    let map = ebpf.take_map(abi::map_in_object(name)).ok_or(MapFault::Missing(name))?;
     M::try_from(map).map_err(|source| MapFault::Access { name, source })
 }

@@ -9,10 +9,14 @@
 //! OPT           only if the query had one: EDE (RFC 8914)
 //! ```
 //!
-//! The door gives the packet its new length first ([`Plan::frame_len`]), then has it written ([`Plan::write`]).
+//! The door gives the packet its new length first ([`Plan::frame_len`]), then has it written ([`Plan::write`]). An answer
+//! that is as long as its query can mostly be had in one go ([`turn`]).
+
+mod plain;
 
 use network_types::{ip::Ipv4Hdr, udp::UdpHdr};
 
+pub use self::plain::turn;
 use crate::{
     bytes::{Bytes, BytesMut, Cursor},
     packet::{Family, Packet},
@@ -159,10 +163,7 @@ impl Plan {
             packet: *packet,
             message_at: message.at,
             question_end,
-            flags: FLAG_QR
-                | FLAG_RA
-                | message.header.flags & (FLAG_OPCODE | FLAG_RD | FLAG_CD)
-                | (remark.rcode(rcode) & 0x0f) as u16,
+            flags: answer_flags(message.header.flags, remark.rcode(rcode)),
             edns_flags: edns_flags(frame, message)?,
             remark,
             checksum,
@@ -208,9 +209,9 @@ impl Plan {
         let is_as_long = edns_flags.is_none() && (udp >> 32) as u16 == length;
         let checksum = match checksum {
             Checksum::Partial => partial,
-            // What has changed and counts is the header of the message (RFC 1624 section 3, equation 3).
+            // What has changed and counts is the header of the message.
             Checksum::Whole if is_as_long && found != 0 && found != partial => {
-                whole(!found as u64 + !fold(asked.sum()) as u64 + answers.sum())
+                changed(found, asked.sum(), answers.sum())
             }
             Checksum::Whole => NOT_KNOWN,
         };
@@ -248,6 +249,19 @@ const fn whole(total: u64) -> u16 {
     }
 }
 
+/// The checksum of a datagram, which was `found`, of which something with one unfolded sum has become something with another
+/// (RFC 1624 section 3, equation 3).
+#[inline(always)]
+const fn changed(found: u16, before: u64, after: u64) -> u16 {
+    whole(!found as u64 + !fold(before) as u64 + after)
+}
+
+/// The flags of the answer to a query with these.
+#[inline(always)]
+const fn answer_flags(asked: u16, rcode: u32) -> u16 {
+    FLAG_QR | FLAG_RA | asked & (FLAG_OPCODE | FLAG_RD | FLAG_CD) | (rcode & 0x0f) as u16
+}
+
 /// The header of a message, the first byte of each number least significant.
 struct Head {
     /// ID, flags, QDCOUNT, and ANCOUNT.
@@ -267,38 +281,44 @@ impl Head {
 /// Swaps the addresses of an Ethernet header.
 #[inline(always)]
 fn turn_ethernet<B: BytesMut + ?Sized>(frame: &mut B) -> Option<()> {
-    let [first, second] = frame.le64s(0)?;
+    let [first, second] = frame.le64s_from::<0, 2>()?;
     let source = first >> 48 | (second & 0xffff_ffff) << 16;
-    frame.put_le64s(
-        0,
-        [source | first << 48, (first >> 16 & 0xffff_ffff) | second >> 32 << 32],
-    )
+    frame.put_le64s_from::<0, 2>([source | first << 48, (first >> 16 & 0xffff_ffff) | second >> 32 << 32])
 }
 
 /// Turns an IPv4 header without options round, in front of a UDP datagram of this length.
 #[inline(always)]
 fn turn_v4<B: BytesMut + ?Sized>(frame: &mut B, at: usize, udp_len: usize) -> Option<()> {
-    let [first, second, third] = frame.le64s(at)?;
+    let words = frame.le64s(at)?;
+    frame.put_le64s(at, turned_v4(words, udp_len))
+}
+
+/// An IPv4 header and the four bytes behind it, turned round.
+#[inline(always)]
+const fn turned_v4([first, second, third]: [u64; 3], udp_len: usize) -> [u64; 3] {
     let length = ((Ipv4Hdr::LEN + udp_len) as u16).swap_bytes() as u64;
     let first = first & !(0xffff << 16) | length << 16;
     let (source, destination) = (second >> 32, third & 0xffff_ffff);
     // TTL, protocol, and a checksum that is zero until it is known.
     let second = TTL as u64 | second & 0xff00 | destination << 32;
     let checksum = !fold(lanes(first) + lanes(second) + source);
-    frame.put_le64s(
-        at,
-        [first, second | (checksum as u64) << 16, source | third >> 32 << 32],
-    )
+    [first, second | (checksum as u64) << 16, source | third >> 32 << 32]
 }
 
 /// Turns an IPv6 header round, in front of a UDP datagram of this length.
 #[inline(always)]
 fn turn_v6<B: BytesMut + ?Sized>(frame: &mut B, at: usize, udp_len: usize) -> Option<()> {
-    let [first, a, b, c, d] = frame.le64s(at)?;
+    let words = frame.le64s(at)?;
+    frame.put_le64s(at, turned_v6(words, udp_len))
+}
+
+/// An IPv6 header, turned round.
+#[inline(always)]
+const fn turned_v6([first, a, b, c, d]: [u64; 5], udp_len: usize) -> [u64; 5] {
     let length = (udp_len as u16).swap_bytes() as u64;
     let next_header = first & 0xff << 48;
     let first = first & 0xffff_ffff | length << 32 | next_header | (TTL as u64) << 56;
-    frame.put_le64s(at, [first, c, d, a, b])
+    [first, c, d, a, b]
 }
 
 /// The flags of the OPT record, if the first additional record is one. An OPT further back (behind what, nobody
@@ -317,21 +337,21 @@ fn edns_flags<B: Bytes + ?Sized>(frame: &B, message: &Message) -> Option<Option<
 
 #[inline(always)]
 fn write_edns<B: BytesMut + ?Sized>(frame: &mut B, at: usize, flags: u16, remark: Remark) -> Option<()> {
-    frame.put_u8(at, 0)?;
-    frame.put_be16(at + 1, TYPE_OPT)?;
-    frame.put_be16(at + 3, PAYLOAD_SIZE)?;
-    frame.put_be16(at + 5, 0)?;
-    frame.put_be16(at + 7, flags)?;
-    frame.put_be16(at + 9, (EDNS_LEN - OPT_LEN) as u16)?;
-    frame.put_be16(at + 11, OPTION_EDE)?;
-    frame.put_be16(at + 13, (2 + TEXT_LEN) as u16)?;
-    frame.put_be16(at + 15, remark.info_code())?;
-    let text = remark.text();
-    for word in 0..TEXT_LEN / 4 {
-        let [a, b, c, d] = [word * 4, word * 4 + 1, word * 4 + 2, word * 4 + 3].map(|at| text[at]);
-        frame.put_ne32(at + 17 + word * 4, u32::from_ne_bytes([a, b, c, d]))?;
-    }
-    Some(())
+    let mut record = [0; EDNS_LEN];
+    record[1..3].copy_from_slice(&TYPE_OPT.to_be_bytes());
+    record[3..5].copy_from_slice(&PAYLOAD_SIZE.to_be_bytes());
+    record[7..9].copy_from_slice(&flags.to_be_bytes());
+    record[9..11].copy_from_slice(&((EDNS_LEN - OPT_LEN) as u16).to_be_bytes());
+    record[11..13].copy_from_slice(&OPTION_EDE.to_be_bytes());
+    record[13..15].copy_from_slice(&((2 + TEXT_LEN) as u16).to_be_bytes());
+    record[15..17].copy_from_slice(&remark.info_code().to_be_bytes());
+    record[17..].copy_from_slice(&remark.text());
+    // The last word begins within the one before it.
+    let (words, _) = record.as_chunks();
+    let [first, second, third, fourth] = [words[0], words[1], words[2], words[3]].map(u64::from_le_bytes);
+    frame.put_le64s(at, [first, second, third, fourth])?;
+    let last = record.last_chunk().copied().map(u64::from_le_bytes)?;
+    frame.put_le64(at + EDNS_LEN - 8, last)
 }
 
 /// The unfolded sum over the pseudo header of RFC 768 or RFC 8200 section 8.1: as [`sum`] adds.
@@ -344,7 +364,13 @@ fn pseudo_header<B: Bytes + ?Sized>(frame: &B, packet: &Packet, udp_len: usize) 
             words.into_iter().map(lanes).sum()
         }
     };
-    Some(addresses + PROTOCOL_UDP.swap_bytes() as u64 + (udp_len as u16).swap_bytes() as u64)
+    Some(pseudo_header_of(addresses, udp_len))
+}
+
+/// The same of addresses with this unfolded sum.
+#[inline(always)]
+const fn pseudo_header_of(addresses: u64, udp_len: usize) -> u64 {
+    addresses + PROTOCOL_UDP.swap_bytes() as u64 + (udp_len as u16).swap_bytes() as u64
 }
 
 /// Adds `len` bytes from `at` on to an unfolded ones' complement sum, as 32-bit words of which the first byte is the least
