@@ -9,6 +9,7 @@ use super::Flooding;
 use crate::{
     frame::Query,
     names::{LETTERS, MOST_NAMES, Names, Order},
+    question::{Question, RecordType},
 };
 
 /// The one name that the flood asks for, or the zone in which its names are.
@@ -29,6 +30,12 @@ pub enum Asked {
     OneName,
     /// Names in it, a million of them, drawn at random.
     RandomNames,
+}
+
+/// [`FLOODED`] in wire form, as it is in a query.
+pub(super) fn flooded() -> Result<Vec<u8>> {
+    let query = Question::new(FLOODED, RecordType::A)?.query(0)?;
+    Ok(query[HEADER_LEN..HEADER_LEN + FLOODED.len() + 1].to_vec())
 }
 
 impl fmt::Display for Asked {

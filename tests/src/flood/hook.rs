@@ -1,7 +1,7 @@
 //! Where in the receive path a program looks at packets.
 
 use std::{
-    fmt,
+    fmt, io,
     os::fd::{AsFd as _, OwnedFd},
 };
 
@@ -11,7 +11,6 @@ use nix::net::if_::if_nametoindex;
 use super::site::DEVICE;
 use crate::{
     bench::Gate,
-    speed,
     sys::{self, Place},
 };
 
@@ -46,16 +45,16 @@ impl Hook {
         }
     }
 
-    /// Has a program that lets everything pass where the guard's would be, for as long as the descriptor is open.
+    /// Has the program that `load` makes for this gate where the guard's would be, for as long as the descriptor is open.
     /// Called in the server's network.
-    pub(super) fn occupy(self) -> Result<OwnedFd> {
+    pub(super) fn occupy(self, load: impl FnOnce(Gate) -> io::Result<OwnedFd>) -> Result<OwnedFd> {
         let (gate, place) = match self {
             Self::Auto => (Gate::TcIn, Place::Tcx),
             Self::Driver => (Gate::Xdp, Place::XdpDriver),
             Self::Generic => (Gate::Xdp, Place::XdpGeneric),
         };
-        let program = speed::empty(gate).context("load an empty program")?;
+        let program = load(gate).context("load a program")?;
         let device = if_nametoindex(DEVICE)?;
-        sys::attach(program.as_fd(), device, place).with_context(|| format!("attach an empty program to {DEVICE}"))
+        sys::attach(program.as_fd(), device, place).with_context(|| format!("attach a program to {DEVICE}"))
     }
 }

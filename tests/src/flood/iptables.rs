@@ -15,7 +15,7 @@ pub(super) fn apply(server: &Namespace) -> Result<()> {
         "-t raw -A PREROUTING -i {DEVICE} -p udp --dport {} -m string --algo bm --hex-string |{}| \
          -m hashlimit --hashlimit-name flood --hashlimit-above {LIMIT}/second --hashlimit-burst {LIMIT} -j DROP",
         SERVER.port(),
-        nft::flooded()?,
+        nft::digits()?,
     );
     server.tool(PROGRAM, &rule).map(drop)
 }

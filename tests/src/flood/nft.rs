@@ -3,13 +3,10 @@
 use anyhow::{Context as _, Result};
 
 use super::{
-    asked::{Asked, FLOODED},
+    asked::{Asked, flooded},
     site::SERVER,
 };
-use crate::{
-    Namespace,
-    question::{Question, RecordType},
-};
+use crate::Namespace;
 
 /// The table with the one rule, in every family.
 const TABLE: &str = "flood";
@@ -17,7 +14,7 @@ const TABLE: &str = "flood";
 /// Has nftables apply `statement` to each query for the flooded name, or a name in the flooded zone, that comes to
 /// `hook` of a family.
 pub(super) fn apply(server: &Namespace, asked: Asked, family: &str, hook: &str, statement: &str) -> Result<()> {
-    let hex = flooded()?;
+    let hex = digits()?;
     let rules = format!(
         "table {family} {TABLE} {{\n chain queries {{\n  type filter hook {hook};\n  \
          udp dport {} @th,{},{} 0x{hex} {statement}\n }}\n}}\n",
@@ -30,11 +27,8 @@ pub(super) fn apply(server: &Namespace, asked: Asked, family: &str, hook: &str, 
 }
 
 /// The flooded name as it is in a query, in hexadecimal digits.
-pub(super) fn flooded() -> Result<String> {
-    // It begins after 12 bytes (RFC 1035 section 4.1.1).
-    let query = Question::new(FLOODED, RecordType::A)?.query(0)?;
-    let name = &query[12..12 + FLOODED.len() + 1];
-    Ok(name.iter().map(|byte| format!("{byte:02x}")).collect())
+pub(super) fn digits() -> Result<String> {
+    Ok(flooded()?.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Counts the flood's packets where they come to the server's programs.

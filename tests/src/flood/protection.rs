@@ -5,10 +5,10 @@
 
 use std::{fmt, net::SocketAddr, os::fd::OwnedFd, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::{
-    asked::{Asked, FLOODED},
+    asked::{Asked, FLOODED, flooded},
     cpu,
     hook::Hook,
     iptables, nft,
@@ -18,6 +18,7 @@ use crate::{
     Namespace,
     guard::{Guard, GuardOptions},
     resolver::{Dnsdist, Dnsmasq, Duties, Forward, Resolver},
+    speed,
 };
 
 /// What every protection allows, in packets/s and at once.
@@ -25,6 +26,9 @@ pub const LIMIT: u32 = 1_000;
 
 /// Where dnsmasq listens when dnsdist is in front of it.
 const BEHIND: ([u8; 4], u16) = ([127, 0, 0, 1], 5353);
+
+/// Bytes of Ethernet and IPv4 headers.
+const IPV4_HEADERS: usize = 14 + 20;
 
 /// Loading and verifying the programs takes a fraction of it.
 const READY: Duration = Duration::from_secs(20);
@@ -52,6 +56,9 @@ pub enum Protection {
     Judge(Hook),
     /// No protection, but a program that lets everything pass.
     Empty(Hook),
+    /// A program that was told the name: it compares eight bytes, and drops what has them. Less cannot be done with a packet
+    /// that has to be read.
+    Filter(Hook),
 }
 
 impl Protection {
@@ -72,7 +79,7 @@ impl Protection {
     pub const fn is_told(self) -> bool {
         matches!(
             self,
-            Self::NftIngress | Self::NftInput | Self::Iptables | Self::DnsdistName
+            Self::NftIngress | Self::NftInput | Self::Iptables | Self::DnsdistName | Self::Filter(_)
         )
     }
 
@@ -84,7 +91,7 @@ impl Protection {
     /// The programs it needs beside those of [`super::Site::PROGRAMS`].
     pub const fn programs(self) -> &'static [&'static str] {
         match self {
-            Self::None | Self::Guard(_) | Self::Judge(_) | Self::Empty(_) => &[],
+            Self::None | Self::Guard(_) | Self::Judge(_) | Self::Empty(_) | Self::Filter(_) => &[],
             Self::NftIngress | Self::NftInput => &["nft"],
             Self::Iptables => &[iptables::PROGRAM],
             Self::DnsdistName | Self::DnsdistAddress | Self::DnsdistBlock => &["dnsdist"],
@@ -107,6 +114,7 @@ impl fmt::Display for Protection {
             Self::Guard(Hook::Generic) => out.write_str("dnsguard, generic XDP"),
             Self::Judge(hook) => write!(out, "dnsguard without a limit, {hook}"),
             Self::Empty(hook) => write!(out, "an empty program, {hook}"),
+            Self::Filter(hook) => write!(out, "a filter for the name, {hook}"),
         }
     }
 }
@@ -116,7 +124,7 @@ impl fmt::Display for Protection {
 pub(super) struct Shield {
     resolvers: Vec<Resolver>,
     guard: Option<Guard>,
-    /// Keeps an empty program where it is.
+    /// Keeps a program where it is that is neither theirs nor the guard's.
     _link: Option<OwnedFd>,
 }
 
@@ -195,7 +203,12 @@ pub(super) fn raise(protection: Protection, asked: Asked, server: &Namespace) ->
             shield.guard = Some(guard(server, hook, &budgets)?);
         }
         Protection::Judge(hook) => shield.guard = Some(guard(server, hook, "")?),
-        Protection::Empty(hook) => shield._link = Some(server.run(|| hook.occupy())?),
+        Protection::Empty(hook) => shield._link = Some(server.run(|| hook.occupy(speed::empty))?),
+        Protection::Filter(hook) => {
+            let place = IPV4_HEADERS + asked.flooded_at();
+            let bytes = *flooded()?.first_chunk().context("the name is too short for a filter")?;
+            shield._link = Some(server.run(|| hook.occupy(|gate| speed::filter(gate, place, bytes)))?);
+        }
         _ => {}
     }
     Ok(shield)

@@ -7,7 +7,8 @@ use std::{
 
 use crate::{
     assembly::{
-        add, call, copy, exit, go_on, load_32, set, set_64, skip_if_equal, skip_if_greater, store, store_8, subtract,
+        add, call, copy, exit, go_on, load, load_32, set, set_64, skip_if_equal, skip_if_greater, store, store_8,
+        subtract,
     },
     bench::Gate,
     names::{Names, draw},
@@ -67,14 +68,42 @@ pub(crate) fn empty(gate: Gate) -> io::Result<OwnedFd> {
     sys::load(gate.kind(), &[set(0, gate.pass().cast_signed()), exit()])
 }
 
+/// A program that drops packets which have these bytes there, and lets all others pass.
+///
+/// # Errors
+///
+/// The kernel does not take it.
+pub fn filter(gate: Gate, place: usize, bytes: [u8; 8]) -> io::Result<OwnedFd> {
+    let (data, end) = ends(gate.kind());
+    let place = place as i16;
+    let mut program = vec![
+        load_32(7, 1, data),
+        load_32(8, 1, end),
+        set(0, gate.pass().cast_signed()),
+        copy(2, 7),
+        add(2, (place + 8).into()),
+    ];
+    let [low, high] = set_64(3, u64::from_le_bytes(bytes));
+    let compare = [load(2, 7, place), low, high, subtract(2, 3)];
+    program.push(skip_if_greater(2, 8, compare.len() as i16 + 1));
+    program.extend(compare);
+    program.extend([skip_if_equal(2, 0, 1), exit()]);
+    program.extend([set(0, gate.drop().cast_signed()), exit()]);
+    sys::load(gate.kind(), &program)
+}
+
+/// Where `data` and `data_end` lie in `struct xdp_md` and in `struct __sk_buff` (include/uapi/linux/bpf.h).
+const fn ends(kind: ProgramKind) -> (i16, i16) {
+    match kind {
+        ProgramKind::Xdp => (0, 4),
+        ProgramKind::Classifier => (76, 80),
+    }
+}
+
 /// r6 is the context, r7 where the packet begins.
 fn instructions(gate: Gate, frame: &[u8], feed: Feed, numbers: i32, next: i32) -> Vec<Instruction> {
     let length = frame.len() as i32;
-    // `data` and `data_end` of `struct xdp_md` and of `struct __sk_buff` (include/uapi/linux/bpf.h).
-    let (data, end) = match gate.kind() {
-        ProgramKind::Xdp => (0, 4),
-        ProgramKind::Classifier => (76, 80),
-    };
+    let (data, end) = ends(gate.kind());
     let mut program = vec![copy(6, 1)];
     if feed.restores {
         program.extend(resize(gate.kind(), length, data, end));

@@ -21,8 +21,8 @@ mod turns;
 
 pub use agent::AgentCost;
 pub use cost::{Cost, Round, Spread};
-pub use feeder::Feed;
 pub(crate) use feeder::empty;
+pub use feeder::{Feed, filter};
 pub use footprint::{MapMemory, load_time, map_memory};
 pub use limit::{BUDGET_PPS, Limited};
 pub use memory::{TABLES, line_of_memory};
@@ -30,5 +30,5 @@ pub use packet::{Packet, Shape};
 pub use pair::Pair;
 pub use peer::Peer;
 pub use rig::{Rig, Run};
-pub use run_time::RunTime;
+pub use run_time::{RunTime, Timed};
 pub use trial::{Subject, Trial};

@@ -2,7 +2,13 @@
 //! the rest of the kernel has been through. The kernel times each run for that (`BPF_ENABLE_STATS`), which itself takes
 //! some 20 ns of each.
 
-use std::{collections::BTreeSet, fs, os::fd::AsRawFd as _, thread::sleep, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::fd::AsRawFd as _,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -17,21 +23,34 @@ const LEAD: Duration = Duration::from_millis(1_500);
 /// For how long is counted.
 const LENGTH: Duration = Duration::from_secs(3);
 
-/// Nanoseconds a run, of some million runs.
+/// What programs take, of some million runs of each.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RunTime {
-    /// Of a program that lets everything pass.
-    pub empty_ns: f64,
-    /// Of the guard's, which limits the name that the flood asks for.
-    pub guard_ns: f64,
+    /// A program that lets everything pass.
+    pub empty: Timed,
+    /// One that drops what has eight bytes of the name that the flood asks for: it has to read the packet, and does nothing
+    /// else.
+    pub filter: Timed,
+    /// The guard's, which limits the name that the flood asks for.
+    pub guard: Timed,
+}
+
+/// What one takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timed {
+    /// Nanoseconds a run.
+    pub ns: f64,
+    /// Runs a second.
+    pub per_second: f64,
 }
 
 impl RunTime {
-    /// Floods a server that has nothing but an empty program at this hook, then one with the guard there.
+    /// Floods a server that has nothing but an empty program at this hook, then one with a filter there, then the guard.
     pub fn measure(hook: Hook) -> Result<Self> {
         Ok(Self {
-            empty_ns: under_flood(Protection::Empty(hook))?,
-            guard_ns: under_flood(Protection::Guard(hook))?,
+            empty: under_flood(Protection::Empty(hook))?,
+            filter: under_flood(Protection::Filter(hook))?,
+            guard: under_flood(Protection::Guard(hook))?,
         })
     }
 }
@@ -43,17 +62,19 @@ struct Counted {
     runs: u64,
 }
 
-/// Nanoseconds a run of the program that the protection brings and that runs most.
-fn under_flood(protection: Protection) -> Result<f64> {
+/// What the program takes that the protection brings and that runs most.
+fn under_flood(protection: Protection) -> Result<Timed> {
     let _counting = enable_stats(Stats::RunTime).context("have the kernel time its programs")?;
     let others = ids()?;
     let site = Site::start(protection, Asked::OneName)?;
     let programs: Vec<u32> = ids()?.difference(&others).copied().collect();
     let flood = site.flood(Pace::Full)?;
     sleep(LEAD);
+    let begin = Instant::now();
     let before: Vec<Counted> = programs.iter().map(|&id| counted(id)).collect::<Result<_>>()?;
     sleep(LENGTH);
     let after: Vec<Counted> = programs.iter().map(|&id| counted(id)).collect::<Result<_>>()?;
+    let seconds = begin.elapsed().as_secs_f64();
     flood.stop()?;
     let taken = before.iter().zip(&after).map(|(before, after)| Counted {
         ns: after.ns - before.ns,
@@ -61,7 +82,11 @@ fn under_flood(protection: Protection) -> Result<f64> {
     });
     let busiest = taken.max_by_key(|taken| taken.runs).filter(|taken| taken.runs > 0);
     let busiest = busiest.with_context(|| format!("no packet came to {protection}"))?;
-    Ok(busiest.ns as f64 / busiest.runs as f64)
+    let runs = busiest.runs as f64;
+    Ok(Timed {
+        ns: busiest.ns as f64 / runs,
+        per_second: runs / seconds,
+    })
 }
 
 /// The numbers of all programs in the kernel.

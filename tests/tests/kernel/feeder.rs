@@ -1,12 +1,14 @@
-//! What goes before a program that is measured: it varies packets, and restores them, and does nothing else.
+//! What goes before a program that is measured: it varies packets, and restores them, and does nothing else. And what the
+//! guard is measured beside.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, os::fd::AsFd as _};
 
 use anyhow::{Context as _, Result, ensure};
 use guard_tests::{
     bench::{Gate, WIRE, Way, beside_wires},
+    frame::Query,
     names::{LETTERS, Names, Order},
-    speed::{Feed, Packet, Rig, Shape},
+    speed::{Feed, Packet, Rig, Shape, filter},
 };
 
 const WAY: Way = Way::on(WIRE);
@@ -105,6 +107,31 @@ fn an_answer_is_made_a_query_again() -> Result<()> {
             assert_eq!(left.look(2)?.returned, gate.pass(), "{gate:?}");
             Ok(())
         })?;
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: cargo xtask test"]
+fn a_filter_drops_what_has_its_bytes_and_nothing_else() -> Result<()> {
+    let frame = |name| Query::new(name, "192.0.2.1:40000", "192.0.2.2:53")?.frame();
+    let name_at = 14 + 20 + 8 + 12;
+    let flooded = frame("flood.example.")?;
+    for gate in [Gate::Xdp, Gate::TcIn] {
+        let filter = filter(gate, name_at, *b"\x05flood\x07e")?;
+        for (frame, expected) in [
+            (&flooded[..], gate.drop()),
+            (&flooded[..name_at + 8], gate.drop()),
+            (&flooded[..name_at + 7], gate.pass()),
+            (&frame("fleet.example.")?, gate.pass()),
+        ] {
+            let returned = beside_wires(|| {
+                Ok(Rig::new(gate, WAY, frame, Feed::default(), filter.as_fd())?
+                    .look(1)?
+                    .returned)
+            })?;
+            assert_eq!(returned, expected, "{gate:?}, {} bytes", frame.len());
+        }
     }
     Ok(())
 }

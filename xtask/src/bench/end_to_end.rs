@@ -62,14 +62,19 @@ pub(super) fn run_times() -> Result<Vec<Record>> {
     let mut records = Vec::new();
     for hook in [Hook::Driver, Hook::Generic, Hook::Auto] {
         let progress = Progress::start(format!("inside the running kernel: {hook}"));
-        let RunTime { empty_ns, guard_ns } = RunTime::measure(hook)?;
-        let ratio = guard_ns / empty_ns;
-        progress.done(&format!("{guard_ns:.0} ns, an empty program {empty_ns:.0} ns"));
+        let RunTime { empty, filter, guard } = RunTime::measure(hook)?;
+        progress.done(&format!(
+            "{:.0} ns, a filter {:.0} ns, an empty program {:.0} ns",
+            guard.ns, filter.ns, empty.ns
+        ));
         records.push(Record::Other(Measure::RunTime {
             hook: hook.to_string(),
-            empty_ns: rounded(empty_ns, 10.0),
-            guard_ns: rounded(guard_ns, 10.0),
-            ratio: rounded(ratio, 100.0),
+            empty_ns: rounded(empty.ns, 10.0),
+            filter_ns: rounded(filter.ns, 10.0),
+            guard_ns: rounded(guard.ns, 10.0),
+            ratio: rounded(guard.ns / empty.ns, 100.0),
+            filter_pps: filter.per_second.round(),
+            guard_pps: guard.per_second.round(),
         }));
     }
     Ok(records)

@@ -90,8 +90,11 @@ pub(super) enum Measure {
     RunTime {
         hook: String,
         empty_ns: f64,
+        filter_ns: f64,
         guard_ns: f64,
         ratio: f64,
+        filter_pps: f64,
+        guard_pps: f64,
     },
     /// A server under a flood.
     Flood(Flood),

@@ -114,8 +114,21 @@ fn heading(record: &Record) -> String {
         }
         Record::Other(Measure::RunTime { .. }) => {
             format!(
-                "{:<LABEL$}{:>12}{:>16}{:>9}",
-                "inside the running kernel, full flood", "empty, ns", "dnsguard, ns", "ratio"
+                "{:<LABEL$}{:>9}{:>8}{:>10}{:>7}{:>10}{:>10}\n{:<LABEL$}{:>9}{:>8}{:>10}{:>7}{:>10}{:>10}",
+                "inside the running kernel",
+                "ns",
+                "ns",
+                "ns",
+                "",
+                "1,000/s",
+                "1,000/s",
+                "full flood of one name",
+                "empty",
+                "filter",
+                "dnsguard",
+                "ratio",
+                "filter",
+                "dnsguard",
             )
         }
         Record::Other(Measure::Flood(Flood { asked, pps, .. })) => {
@@ -245,15 +258,25 @@ fn of_measure(measure: &Measure) -> Option<String> {
         Measure::RunTime {
             hook,
             empty_ns,
+            filter_ns,
             guard_ns,
             ratio,
-        } => format!("{hook:<LABEL$}{empty_ns:>12.0}{guard_ns:>16.0}{ratio:>9.2}"),
+            filter_pps,
+            guard_pps,
+        } => format!(
+            "{hook:<LABEL$}{empty_ns:>9.0}{filter_ns:>8.0}{guard_ns:>10.0}{ratio:>7.2}{:>10}{:>10}",
+            thousands(*filter_pps),
+            thousands(*guard_pps)
+        ),
         Measure::Flood(flood) => of_flood(flood),
     })
 }
 
+fn thousands(pps: f64) -> String {
+    grouped((pps / 1_000.0).round() as u64)
+}
+
 fn of_flood(flood: &Flood) -> String {
-    let thousands = |pps: f64| grouped((pps / 1_000.0).round() as u64);
     let [other, network, address] = flood.answered.map(percent);
     let p99 = match flood.p99_us {
         0.0 => "-".to_owned(),
@@ -360,8 +383,11 @@ pub(super) mod tests {
                 Measure::RunTime {
                     hook: "driver XDP".into(),
                     empty_ns: 36.0,
+                    filter_ns: 100.0,
                     guard_ns: 150.0,
                     ratio: 4.17,
+                    filter_pps: 4_912_345.0,
+                    guard_pps: 4_212_345.0,
                 },
             ]
             .map(Record::Other),
@@ -396,8 +422,9 @@ all maps                                           8,192 KiB
 the agent, no events                         % of a core   KiB of memory
 999,000 packets/s                                   0.40          12,000
 
-inside the running kernel, full flood          empty, ns    dnsguard, ns    ratio
-driver XDP                                            36             150     4.17
+inside the running kernel                          ns      ns        ns          1,000/s   1,000/s
+full flood of one name                          empty  filter  dnsguard  ratio    filter  dnsguard
+driver XDP                                         36     100       150   4.17     4,912     4,212
 
 flood of random names         1,000/s 1,000/s      good answered, %       ms    core   recv
 full speed                    offered   taken   other    /24   same      p99       %      %

@@ -67,7 +67,7 @@ impl Program {
             Protection::NftIngress | Protection::NftInput => Self::Nftables,
             Protection::DnsdistName | Protection::DnsdistAddress | Protection::DnsdistBlock => Self::Dnsdist,
             Protection::Guard(_) => Self::Dnsguard,
-            Protection::Iptables | Protection::Judge(_) | Protection::Empty(_) => return None,
+            Protection::Iptables | Protection::Judge(_) | Protection::Empty(_) | Protection::Filter(_) => return None,
         })
     }
 }
