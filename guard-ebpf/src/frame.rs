@@ -68,15 +68,20 @@ impl Frame {
         self.at(at).map(|pointer| unsafe { *pointer })
     }
 
-    /// The same at an offset that the compiler knows, and adds where it reads.
+    /// What lies at an offset that the compiler knows, and adds where it reads or writes.
     #[inline(always)]
-    fn get_near<T: Copy>(&self, at: usize) -> Option<T> {
+    fn near<T>(&self, at: usize) -> Option<*mut T> {
         let pointer = self.start + at;
         if pointer + size_of::<T>() > self.end {
             return None;
         }
-        // SAFETY: as above.
-        Some(unsafe { *(pointer as *const T) })
+        Some(pointer as *mut T)
+    }
+
+    #[inline(always)]
+    fn get_near<T: Copy>(&self, at: usize) -> Option<T> {
+        // SAFETY: as for `get`.
+        self.near(at).map(|pointer| unsafe { *pointer })
     }
 
     #[inline(always)]
@@ -206,12 +211,8 @@ impl BytesMut for Frame {
 
     #[inline(always)]
     fn put_le64s_from<const AT: usize, const N: usize>(&mut self, values: [u64; N]) -> Option<()> {
-        let pointer = self.start + AT;
-        if pointer + 8 * N > self.end {
-            return None;
-        }
-        // SAFETY: as for `get`; the hook's context allows writing.
-        unsafe { *(pointer as *mut [u64; N]) = values.map(u64::to_le) };
-        Some(())
+        // SAFETY: as for `put`.
+        self.near(AT)
+            .map(|pointer| unsafe { *pointer = values.map(u64::to_le) })
     }
 }

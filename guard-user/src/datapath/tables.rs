@@ -75,9 +75,7 @@ impl Kernel {
             bank: 0,
             cpus: nr_cpus().unwrap_or(1) as u32,
         };
-        let _writing = object::writing_control();
-        let mut control = kernel.control()?;
-        if control.secret == Secret::default() {
+        if kernel.secret()? == Secret::default() {
             let mut words = [0; 4];
             let mut random = File::open("/dev/urandom").map_err(MapFault::Random)?;
             for word in &mut words {
@@ -85,8 +83,7 @@ impl Kernel {
                 random.read_exact(&mut bytes).map_err(MapFault::Random)?;
                 *word = u64::from_ne_bytes(bytes);
             }
-            control.secret = Secret(words);
-            kernel.set_control(control)?;
+            kernel.change_control(|control| control.secret = Secret(words))?;
         }
         Ok(kernel)
     }
@@ -103,11 +100,16 @@ impl Kernel {
         Ok(self.control()?.secret)
     }
 
-    fn set_control(&mut self, control: Control) -> Result<(), MapFault> {
+    /// Changes what programs read first, and returns it. The kernel copies a map value by words.
+    fn change_control(&mut self, change: impl FnOnce(&mut Control)) -> Result<Control, MapFault> {
+        let _writing = object::writing_control();
+        let mut control = self.control()?;
+        change(&mut control);
         self.control.set(0, control, 0).map_err(|source| MapFault::Access {
             name: abi::CONTROL,
             source,
-        })
+        })?;
+        Ok(control)
     }
 
     /// Puts a policy in force, whole, whose rows mean what those of the one before it meant; returns its generation.
@@ -119,21 +121,22 @@ impl Kernel {
 
     /// The same, once no packet is left that is judged by the policy before this one.
     fn write(&mut self, policy: &Policy) -> Result<u32, MapFault> {
-        let _writing = object::writing_control();
-        let mut control = self.control()?;
-        control.active = (control.active & 1) ^ 1;
-        control.generation = control.generation.wrapping_add(1);
-        control.summarise(policy);
-        control.sample_quota = (SAMPLES_PER_WINDOW / self.cpus).max(LEAST_SAMPLES);
+        let slot = (self.control()?.active & 1) ^ 1;
+        let quota = (SAMPLES_PER_WINDOW / self.cpus).max(LEAST_SAMPLES);
         let access = |source| MapFault::Access {
             name: abi::POLICIES,
             source,
         };
-        let mut policy = *policy;
-        policy.count_in(self.bank);
-        self.policies.set(control.active, policy, 0).map_err(access)?;
-        // The kernel copies a map value by words, and slot and generation share one.
-        self.set_control(control)?;
+        let mut counting = *policy;
+        counting.count_in(self.bank);
+        self.policies.set(slot, counting, 0).map_err(access)?;
+        let control = self.change_control(|control| {
+            // Slot and generation share a word.
+            control.active = slot;
+            control.generation = control.generation.wrapping_add(1);
+            control.summarise(policy);
+            control.sample_quota = quota;
+        })?;
         Ok(control.generation)
     }
 
@@ -162,10 +165,8 @@ impl Kernel {
 
     /// Lets the policy hold until a moment of the monotonic clock.
     pub(crate) fn lease(&mut self, until_ns: u64) -> Result<(), MapFault> {
-        let _writing = object::writing_control();
-        let mut control = self.control()?;
-        control.lease_until_ns = until_ns;
-        self.set_control(control)
+        self.change_control(|control| control.lease_until_ns = until_ns)
+            .map(drop)
     }
 
     /// What was counted at an interface, for each CPU.
